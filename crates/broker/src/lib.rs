@@ -1,0 +1,3 @@
+//! The broker: request paths, partition owners, coordinator shells.
+
+pub mod controller;

@@ -1,0 +1,80 @@
+//! Tasks, blocking work and separate runtimes.
+
+use std::future::Future;
+
+pub use tokio::task::JoinHandle;
+
+/// Runs a task on the current runtime.
+pub fn spawn<F>(task: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(task)
+}
+
+/// Runs work that may block on a disk away from the runtime's own threads; in place under the simulator.
+pub async fn blocking<T, F>(work: F) -> T
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    #[cfg(not(vltava_sim))]
+    return match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    };
+    #[cfg(vltava_sim)]
+    return work();
+}
+
+/// Runs `task` to its end on a runtime and threads of its own, so that a saturated data path cannot starve it.
+/// Dropping the handle stops the runtime. Under the simulator it is a task like any other.
+pub fn spawn_isolated<F>(name: &str, threads: usize, task: F) -> std::io::Result<Isolated>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    #[cfg(not(vltava_sim))]
+    {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name(name)
+            .enable_all()
+            .build()?;
+        let task = runtime.spawn(task);
+        Ok(Isolated { runtime: Some(runtime), task })
+    }
+    #[cfg(vltava_sim)]
+    {
+        let _ = (name, threads);
+        Ok(Isolated { task: tokio::spawn(task) })
+    }
+}
+
+/// A task on a runtime of its own; see [`spawn_isolated`].
+pub struct Isolated {
+    #[cfg(not(vltava_sim))]
+    runtime: Option<tokio::runtime::Runtime>,
+    task: JoinHandle<()>,
+}
+
+impl Isolated {
+    /// Waits for the task to end by itself; panics if it panicked.
+    pub async fn join(mut self) {
+        if let Err(error) = (&mut self.task).await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+impl Drop for Isolated {
+    fn drop(&mut self) {
+        self.task.abort();
+        #[cfg(not(vltava_sim))]
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
