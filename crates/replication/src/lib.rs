@@ -1,1 +1,14 @@
-//! Placeholder.
+//! Replication of one partition, as pure decisions: the high watermark, the in-sync replica set, leader epochs,
+//! truncation and producer state.
+//!
+//! Nothing here reads a clock, a file or a socket: times and facts come in as arguments, and what has to be done goes
+//! out as a list of actions. The rules are Kafka's, with the corrections of KIP-101, 279, 320, 497, 841, 903 and 966.
+
+mod epoch_cache;
+mod producer_states;
+
+pub use epoch_cache::{EpochCache, EpochEndOffset, EpochEntry};
+pub use producer_states::{
+    ActiveProducer, CompletedTransaction, Duplicate, ProducerBatch, ProducerSnapshotEntry, ProducerStates,
+    RETAINED_BATCHES, SequenceCheck, SequenceError, TransactionMarker,
+};
