@@ -10,6 +10,6 @@ pub fn now() -> TimestampMs {
         .duration_since(std::time::UNIX_EPOCH)
         .expect("the wall clock is set to a time after 1970");
     #[cfg(vltava_sim)]
-    let since_epoch = turmoil::since_epoch();
+    let since_epoch = turmoil::since_epoch().expect("the clock is read on a simulated host");
     TimestampMs(i64::try_from(since_epoch.as_millis()).expect("the wall clock is set to a time before year 292278994"))
 }

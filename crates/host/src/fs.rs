@@ -5,7 +5,7 @@ pub use std::fs::{
     DirEntry, File, Metadata, OpenOptions, ReadDir, create_dir, create_dir_all, hard_link, metadata, read, read_dir,
     read_to_string, remove_dir, remove_dir_all, remove_file, rename, write,
 };
-#[cfg(not(vltava_sim))]
+// Turmoil implements the real trait for its own files.
 pub use std::os::unix::fs::FileExt;
 
 #[cfg(vltava_sim)]
@@ -13,8 +13,6 @@ pub use turmoil::fs::shim::std::fs::{
     DirEntry, File, Metadata, OpenOptions, ReadDir, create_dir, create_dir_all, hard_link, metadata, read, read_dir,
     read_to_string, remove_dir, remove_dir_all, remove_file, rename, write,
 };
-#[cfg(vltava_sim)]
-pub use turmoil::fs::shim::std::os::unix::fs::FileExt;
 
 use std::io;
 use std::io::Write as _;
