@@ -1,15 +1,23 @@
-//! The controller's requests, responses and decisions.
+//! The controller: the only place where the cluster's decisions are made.
 //!
-//! A decision reads an image and returns the records it wants; nothing has happened until they commit.
+//! A decision reads an image and returns the records it wants; nothing has happened until they commit. The quorum's
+//! shell decides requests one after another on a scratch image, replaying each decision's records into it before the
+//! next, so nothing here remembers what an image says. What the [`Controller`] does remember is volatile by nature:
+//! when it last heard of each broker. A new controller starts without that memory, and safely so.
 
-use std::collections::BTreeMap;
+mod requests;
 
-use vltava_types::{
-    BrokerEpoch, BrokerId, DirectoryId, ErrorCode, IncarnationId, LeaderEpoch, MetadataOffset, PartitionEpoch,
-    PartitionIndex, ProducerId, TopicId, TopicPartition,
+use vltava_types::{BrokerEpoch, BrokerId};
+
+use crate::image::ClusterImage;
+use crate::record::MetadataRecord;
+
+pub use requests::{
+    AlterConfigs, AlterPartition, AlterPartitions, AlteredPartition, ConfigOperation, ControllerError,
+    ControllerRequest, ControllerResponse, CreatePartitionsTopic, CreateTopic, CreateTopics, CreatedTopic,
+    CreatedTopicDetail, ElectionType, Heartbeat, HeartbeatReply, ProducerIdBlock, Reassignment, RegisterBroker,
+    TopicSelector,
 };
-
-use crate::record::{ConfigResource, Endpoint, MetadataRecord};
 
 /// What the controller wants. Nothing has happened until `records` commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,204 +26,89 @@ pub struct Decision<T> {
     pub response: T,
 }
 
-/// An error with the text that a client sees.
+/// The settings of the controller's own node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ControllerError {
-    pub code: ErrorCode,
-    pub message: String,
+pub struct ControllerConfig {
+    /// `broker.session.timeout.ms`: a broker that is not heard of for so long is fenced.
+    pub session_timeout_ms: i64,
+    /// `num.partitions`, for topics created without a count.
+    pub default_partition_count: i32,
+    /// `default.replication.factor`, for topics created without one.
+    pub default_replication_factor: i16,
+    /// `min.insync.replicas` of topics that do not set it, unless a cluster-wide dynamic config does.
+    pub min_insync_replicas: i32,
+    /// `unclean.leader.election.enable` of topics that do not set it, unless a cluster-wide dynamic config does.
+    pub unclean_leader_election_enable: bool,
+    /// `auto.leader.rebalance.enable`.
+    pub auto_leader_rebalance_enable: bool,
+    /// `leader.imbalance.check.interval.seconds`, in milliseconds.
+    pub leader_imbalance_check_interval_ms: i64,
+    /// `leader.imbalance.per.broker.percentage`.
+    pub leader_imbalance_per_broker_percentage: i32,
+    /// The largest number of partitions that one request may create.
+    pub max_partitions_per_request: usize,
 }
 
-/// What brokers ask of the controller. Every request is answered by the response variant of the same name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ControllerRequest {
-    RegisterBroker(RegisterBroker),
-    Heartbeat(Heartbeat),
-    AlterPartitions(AlterPartitions),
-    CreateTopics(CreateTopics),
-    DeleteTopics { topics: Vec<TopicSelector> },
-    CreatePartitions { topics: Vec<CreatePartitionsTopic>, validate_only: bool },
-    AlterConfigs(AlterConfigs),
-    ElectLeaders { election_type: ElectionType, partitions: Option<Vec<TopicPartition>> },
-    AlterPartitionReassignments { partitions: Vec<Reassignment>, allow_replication_factor_change: bool },
-    AllocateProducerIds { broker_id: BrokerId, broker_epoch: BrokerEpoch },
-    UnregisterBroker { broker_id: BrokerId },
+impl Default for ControllerConfig {
+    fn default() -> Self {
+        Self {
+            session_timeout_ms: 3000,
+            default_partition_count: 1,
+            default_replication_factor: 1,
+            min_insync_replicas: 1,
+            unclean_leader_election_enable: false,
+            auto_leader_rebalance_enable: true,
+            leader_imbalance_check_interval_ms: 300_000,
+            leader_imbalance_per_broker_percentage: 10,
+            max_partitions_per_request: 10_000,
+        }
+    }
 }
 
-/// Answers to [`ControllerRequest`]. The outer error of a call means that nothing of it was decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ControllerResponse {
-    RegisterBroker(Result<BrokerEpoch, ControllerError>),
-    Heartbeat(Result<HeartbeatReply, ControllerError>),
-    AlterPartitions(Result<Vec<(TopicPartition, Result<AlteredPartition, ErrorCode>)>, ControllerError>),
-    CreateTopics(Vec<CreatedTopic>),
-    DeleteTopics(Vec<(TopicSelector, Result<(TopicId, String), ControllerError>)>),
-    CreatePartitions(Vec<(String, Result<(), ControllerError>)>),
-    AlterConfigs(Vec<(ConfigResource, Result<(), ControllerError>)>),
-    /// `None` asked for all partitions and gets those for which an election was needed.
-    ElectLeaders(Vec<(TopicPartition, Result<(), ControllerError>)>),
-    AlterPartitionReassignments(Vec<(TopicPartition, Result<(), ControllerError>)>),
-    AllocateProducerIds(Result<ProducerIdBlock, ControllerError>),
-    UnregisterBroker(Result<(), ControllerError>),
+/// The active controller. Holds broker sessions, which are volatile, and its settings; nothing that is replicated.
+#[derive(Debug)]
+pub struct Controller {
+    config: ControllerConfig,
 }
 
-/// A node registers at start-up, and again whenever the controller does not know its epoch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegisterBroker {
-    pub broker_id: BrokerId,
-    pub cluster_id: String,
-    pub incarnation_id: IncarnationId,
-    pub listeners: BTreeMap<String, Endpoint>,
-    pub peer: Endpoint,
-    pub rack: Option<String>,
-    pub log_dirs: Vec<DirectoryId>,
-    pub is_broker: bool,
-    /// The epoch in the clean-shutdown marker, or [`BrokerEpoch::NONE`] after an unclean shutdown (trap 12).
-    pub previous_broker_epoch: BrokerEpoch,
-}
+impl Controller {
+    #[must_use]
+    pub fn new(config: ControllerConfig) -> Self {
+        Self { config }
+    }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heartbeat {
-    pub broker_id: BrokerId,
-    pub broker_epoch: BrokerEpoch,
-    /// How far this broker has applied the metadata log; it is unfenced only once it knows its own registration.
-    pub applied: MetadataOffset,
-    pub want_fence: bool,
-    pub want_shutdown: bool,
-    /// Log directories that failed since registration.
-    pub offline_log_dirs: Vec<DirectoryId>,
-}
+    /// A new term begins: every unfenced broker gets a fresh session. Returns those to probe at once.
+    pub fn on_elected(&mut self, image: &ClusterImage, now_ms: i64) -> Vec<BrokerId> {
+        unimplemented!("{image:?} {now_ms} {:?}", self.config)
+    }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeartbeatReply {
-    pub is_caught_up: bool,
-    pub is_fenced: bool,
-    /// Controlled shutdown may proceed: no leadership is left here and live brokers have learnt of it (trap 30).
-    pub should_shut_down: bool,
-}
+    /// The first records of a cluster's life, if the image has none yet.
+    pub fn form_cluster(&self, image: &ClusterImage, cluster_id: &str) -> Vec<MetadataRecord> {
+        unimplemented!("{image:?} {cluster_id}")
+    }
 
-/// A leader proposes new ISRs by compare-and-set (KIP-497).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AlterPartitions {
-    pub broker_id: BrokerId,
-    pub broker_epoch: BrokerEpoch,
-    pub partitions: Vec<AlterPartition>,
-}
+    /// Decides one request. `now_ms` is monotonic.
+    pub fn handle(
+        &mut self,
+        image: &ClusterImage,
+        request: &ControllerRequest,
+        now_ms: i64,
+    ) -> Decision<ControllerResponse> {
+        unimplemented!("{image:?} {request:?} {now_ms}")
+    }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AlterPartition {
-    pub partition: TopicPartition,
-    pub leader_epoch: LeaderEpoch,
-    pub partition_epoch: PartitionEpoch,
-    /// Each with the broker epoch under which the leader knows it (KIP-903).
-    pub new_isr: Vec<(BrokerId, BrokerEpoch)>,
-    /// The leader has finished recovering from an unclean election.
-    pub leader_recovered: bool,
-}
+    /// What is due without a request: expired sessions, preferred-leader balancing. Called every 100 ms or so.
+    pub fn tick(&mut self, image: &ClusterImage, now_ms: i64) -> Vec<MetadataRecord> {
+        unimplemented!("{image:?} {now_ms}")
+    }
 
-/// A partition as the controller has it after an accepted AlterPartition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AlteredPartition {
-    pub leader: Option<BrokerId>,
-    pub leader_epoch: LeaderEpoch,
-    pub isr: Vec<BrokerId>,
-    pub partition_epoch: PartitionEpoch,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CreateTopics {
-    pub topics: Vec<CreateTopic>,
-    pub validate_only: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CreateTopic {
-    pub name: String,
-    /// Drawn by the asking broker, so that deciding needs no randomness.
-    pub topic_id: TopicId,
-    /// -1 for the default.
-    pub partition_count: i32,
-    /// -1 for the default.
-    pub replication_factor: i16,
-    /// Replicas by partition; empty for automatic placement.
-    pub assignments: BTreeMap<PartitionIndex, Vec<BrokerId>>,
-    pub configs: BTreeMap<String, String>,
-    /// Internal topics take the replication factor asked for, clamped to the live brokers (DESIGN section 7).
-    pub clamp_replication_factor: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CreatedTopic {
-    pub name: String,
-    pub result: Result<CreatedTopicDetail, ControllerError>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CreatedTopicDetail {
-    pub topic_id: TopicId,
-    pub partition_count: i32,
-    pub replication_factor: i16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TopicSelector {
-    Name(String),
-    Id(TopicId),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CreatePartitionsTopic {
-    pub name: String,
-    /// The new total.
-    pub count: i32,
-    /// Replicas of each added partition; `None` for automatic placement.
-    pub assignments: Option<Vec<Vec<BrokerId>>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AlterConfigs {
-    pub resources: Vec<(ConfigResource, Vec<ConfigOperation>)>,
-    /// AlterConfigs (key 33): replaces all configs of the resource. IncrementalAlterConfigs (key 44) if false.
-    pub replace_all: bool,
-    pub validate_only: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConfigOperation {
-    Set {
-        name: String,
-        value: String,
-    },
-    Delete {
-        name: String,
-    },
-    /// Adds to a list-typed config.
-    Append {
-        name: String,
-        value: String,
-    },
-    /// Removes from a list-typed config.
-    Subtract {
-        name: String,
-        value: String,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ElectionType {
-    Preferred,
-    Unclean,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reassignment {
-    pub partition: TopicPartition,
-    /// `None` cancels a reassignment under way.
-    pub replicas: Option<Vec<BrokerId>>,
-}
-
-/// Producer ids `first .. first + length`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProducerIdBlock {
-    pub first: ProducerId,
-    pub length: i32,
+    /// A probe proved the process dead (connection refused): fence at once. Ignored if the epoch is not current.
+    pub fn on_broker_down(
+        &mut self,
+        image: &ClusterImage,
+        broker_id: BrokerId,
+        broker_epoch: BrokerEpoch,
+    ) -> Vec<MetadataRecord> {
+        unimplemented!("{image:?} {broker_id} {broker_epoch}")
+    }
 }

@@ -4,6 +4,7 @@
 //! the next image; nothing else changes one. [`controller`] holds the controller's decisions as pure functions from an
 //! image and a request to records and a response. This crate never awaits, reads a clock or draws a random number.
 
+pub mod codec;
 pub mod controller;
 mod image;
 mod record;
