@@ -1,3 +1,4 @@
 //! The broker: request paths, partition owners, coordinator shells.
 
+pub mod config;
 pub mod controller;
