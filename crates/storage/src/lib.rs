@@ -1,1 +1,40 @@
-//! Placeholder.
+//! Partition logs on disk, in Kafka's own directory and file layout.
+//!
+//! [`Log`] is one partition's log: segments, sparse indexes, leader epochs and producer states, with recovery,
+//! truncation and retention. It is synchronous; its owner serialises writers. [`LogReader`] reads without the owner's
+//! lock. [`LogDir`] is one `log.dirs` entry with its checkpoints; [`LogManager`] is all of them. [`Flusher`] makes
+//! dirty logs durable, many with one wait (group commit).
+//!
+//! This crate does not know who leads a partition, what the high watermark is (it is told), or what a record
+//! means: batches are stored exactly as they came over the wire, checked and stamped by the caller.
+//!
+//! Invariant, per log: `log_start_offset <= recovery_point <= log_end_offset`, where everything below the recovery
+//! point is on disk.
+
+mod checkpoint;
+mod config;
+mod error;
+mod flusher;
+mod log;
+mod log_dir;
+mod log_manager;
+mod meta_properties;
+mod partition_name;
+mod reader;
+mod recovery;
+mod retention;
+mod segment;
+
+pub use checkpoint::OffsetCheckpoint;
+pub use config::LogConfig;
+pub use error::StorageError;
+pub use flusher::{Flush, Flushable, Flusher};
+pub use log::{Appended, Log, LogOptions, RecoveryPoints};
+pub use log_dir::{LoadFailure, LoadedLog, LogDir};
+pub use log_manager::LogManager;
+pub use meta_properties::MetaProperties;
+pub use partition_name::{ParsePartitionNameError, PartitionName};
+pub use reader::{LogReader, ReadLimits, TimestampedOffset};
+pub use recovery::RecoveryReport;
+pub use retention::DeletedSegments;
+pub use segment::SegmentInfo;
