@@ -5,9 +5,19 @@
 //! out as a list of actions. The rules are Kafka's, with the corrections of KIP-101, 279, 320, 497, 841, 903 and 966.
 
 mod epoch_cache;
+mod fencing;
+mod follower;
+mod leader;
 mod producer_states;
 
 pub use epoch_cache::{EpochCache, EpochEndOffset, EpochEntry};
+pub use fencing::{FencingError, check_leader_epoch};
+pub use follower::{FollowerAction, FollowerState, LeaderMessageError};
+pub use leader::{
+    AckState, BrokerStatus, Durability, FetchPosition, FollowerError, FollowerSubscription, IsrProposal, IsrRejection,
+    LeaderAction, LeaderState, LogOffsets, NotEnoughReplicas, OffsetNotAvailable, PartitionAssignment,
+    ReplicationConfig, fetch_position,
+};
 pub use producer_states::{
     ActiveProducer, CompletedTransaction, Duplicate, ProducerBatch, ProducerSnapshotEntry, ProducerStates,
     RETAINED_BATCHES, SequenceCheck, SequenceError, TransactionMarker,
