@@ -1,4 +1,59 @@
 //! The broker: request paths, partition owners, coordinator shells.
+//!
+//! Everything that a client touches. [`server`] accepts connections and [`api`] answers requests, one file per API. A
+//! request takes one cluster image at its start and uses it to the end. The quorum is reached through
+//! [`controller::Controller`] only.
 
+pub mod api;
 pub mod config;
+mod connection;
 pub mod controller;
+
+pub use connection::ConnectionInfo;
+
+use std::sync::Arc;
+
+use tokio::time::{Duration, Instant};
+use vltava_metadata::ClusterImage;
+use vltava_metadata::controller::{ControllerRequest, ControllerResponse};
+use vltava_types::{BrokerId, ErrorCode};
+
+use crate::config::BrokerConfig;
+use crate::controller::Controller;
+
+/// One running broker: what its request handlers share.
+pub struct Broker {
+    pub node_id: BrokerId,
+    pub config: Arc<BrokerConfig>,
+    pub controller: Arc<dyn Controller>,
+}
+
+impl Broker {
+    /// The newest committed image.
+    #[must_use]
+    pub fn image(&self) -> Arc<ClusterImage> {
+        self.controller.images().borrow().clone()
+    }
+
+    /// Asks the active controller; no answer in `timeout` is REQUEST_TIMED_OUT, and the outcome is then unknown.
+    pub async fn ask_controller(
+        &self,
+        request: ControllerRequest,
+        timeout: Duration,
+    ) -> Result<ControllerResponse, ErrorCode> {
+        let deadline = Instant::now() + timeout;
+        self.controller.call(request, deadline).await.map_err(|_unavailable| ErrorCode::RequestTimedOut)
+    }
+
+    /// Waits until this broker's image satisfies `condition`, or until `deadline`: a client that was told of a change
+    /// finds it in the next Metadata answer of the same broker.
+    pub async fn wait_for_image(
+        &self,
+        deadline: Instant,
+        mut condition: impl FnMut(&ClusterImage) -> bool,
+    ) -> Option<Arc<ClusterImage>> {
+        let mut images = self.controller.images();
+        let found = tokio::time::timeout_at(deadline, images.wait_for(|image| condition(image))).await;
+        found.ok()?.ok().map(|image| Arc::clone(&image))
+    }
+}

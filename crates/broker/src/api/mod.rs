@@ -1,0 +1,91 @@
+//! Answers to requests, one file per API; this file finds the right one.
+//!
+//! To add an API: write `pub async fn handle(context: &RequestContext<'_>, request: XRequest) -> XResponse` in a file
+//! of its own, declare the file here, and name it in [`handlers!`]. What is not named there is neither advertised
+//! nor accepted.
+
+mod api_versions;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use vltava_metadata::ClusterImage;
+use vltava_protocol::frame::{self, FrameError, Header};
+use vltava_protocol::messages::{EncodeError, KafkaRequest as _, KafkaResponse};
+use vltava_protocol::versions::ApiKey;
+
+use crate::Broker;
+use crate::connection::ConnectionInfo;
+
+/// What every handler is given besides its request.
+pub struct RequestContext<'a> {
+    pub broker: &'a Arc<Broker>,
+    /// Taken once, when the request begins; all decisions of one request use the same image.
+    pub image: Arc<ClusterImage>,
+    pub version: i16,
+    pub client_id: Option<&'a str>,
+    pub connection: &'a ConnectionInfo,
+}
+
+/// How a connection goes on after a request has begun.
+pub enum Answer {
+    /// Write this frame.
+    Frame(Bytes),
+    /// Write the frame that this completes with. Later requests of the connection may begin meanwhile.
+    Later(BoxFuture<'static, Result<Bytes, Refusal>>),
+    /// Write nothing (Produce with acks=0).
+    Nothing,
+}
+
+/// Why a connection is closed instead of answered, as Kafka does where no answer would be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("{name} is not served")]
+    NotServed { name: &'static str },
+    #[error("response cannot be encoded: {0}")]
+    Unencodable(#[from] EncodeError),
+    /// A produce request without acknowledgements failed; closing is the only way to tell its client.
+    #[error("a request that expects no answer failed: {0}")]
+    Unanswerable(String),
+}
+
+/// Declares the dispatch table: API, then the file that handles it.
+macro_rules! handlers {
+    ($($request:ident => $module:ident,)*) => {
+        /// The keys of the APIs that answer one request with one response.
+        const HANDLED: &[i16] = &[$(vltava_protocol::messages::$request::API_KEY.value(),)*];
+
+        async fn handle(context: &RequestContext<'_>, header: &Header, body: Bytes) -> Result<Answer, Refusal> {
+            match header.api.code() {
+                $(key if key == vltava_protocol::messages::$request::API_KEY.value() => {
+                    let request: vltava_protocol::messages::$request = frame::decode_body(header, body)?;
+                    // Boxed, so that a connection is as large as the request under way and not as the largest of all.
+                    let response = Box::pin($module::handle(context, request)).await;
+                    respond(header, &response)
+                })*
+                _ => Err(Refusal::NotServed { name: header.api.name() }),
+            }
+        }
+    };
+}
+
+handlers! {
+    ApiVersionsRequest => api_versions,
+}
+
+/// Begins a request, in the order of its connection.
+pub async fn dispatch(context: &RequestContext<'_>, header: &Header, body: Bytes) -> Result<Answer, Refusal> {
+    handle(context, header, body).await
+}
+
+/// Whether requests of this key are served.
+pub fn is_served(api: ApiKey) -> bool {
+    HANDLED.contains(&api.code())
+}
+
+fn respond<R: KafkaResponse>(header: &Header, response: &R) -> Result<Answer, Refusal> {
+    Ok(Answer::Frame(frame::encode_response(header.api, header.version, header.correlation_id, response)?))
+}
