@@ -8,6 +8,8 @@ pub mod api;
 pub mod config;
 mod connection;
 pub mod controller;
+pub mod partition;
+pub mod replica_manager;
 
 pub use connection::ConnectionInfo;
 
