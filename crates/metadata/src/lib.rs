@@ -5,6 +5,7 @@
 //! image and a request to records and a response. This crate never awaits, reads a clock or draws a random number.
 
 pub mod codec;
+pub mod configs;
 pub mod controller;
 mod image;
 mod record;
