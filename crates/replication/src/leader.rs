@@ -481,24 +481,27 @@ impl LeaderState {
         self.after_isr_change(now_ms)
     }
 
-    /// A proposal that built upon `partition_epoch` failed. Returns it again if it has to be sent again.
+    /// A proposal that built upon `partition_epoch` failed. What has to be asked again is asked after a pause.
     pub fn on_isr_rejected(
         &mut self,
         leader_epoch: LeaderEpoch,
         partition_epoch: PartitionEpoch,
         rejection: IsrRejection,
-    ) -> Option<IsrProposal> {
+        now_ms: i64,
+    ) -> Vec<LeaderAction> {
         // Meanwhile an image decided otherwise.
         if leader_epoch != self.assignment.leader_epoch || partition_epoch != self.assignment.partition_epoch {
-            return None;
+            return vec![];
         }
         match rejection {
             IsrRejection::NotApplied => {
                 self.proposed = None;
-                None
+                self.advance_high_watermark(now_ms)
             }
-            IsrRejection::AwaitImage => None,
-            IsrRejection::Retry => self.proposed.as_ref().map(|isr| self.proposal(isr)),
+            IsrRejection::AwaitImage => vec![],
+            IsrRejection::Retry => {
+                self.proposed.iter().map(|isr| LeaderAction::ProposeIsr(self.proposal(isr))).collect()
+            }
         }
     }
 
