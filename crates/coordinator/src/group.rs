@@ -1,11 +1,11 @@
 //! The group coordinator: the classic group protocol and committed offsets, over one partition of `__consumer_offsets`.
 //!
 //! Two kinds of state stand side by side. [`Replicated`] is what the log says: each group's last stored generation and
-//! all committed offsets; replay alone changes it. The live groups ([`classic`]) are volatile: who has joined, who waits
+//! all committed offsets; replay alone changes it. The live groups (`classic`) are volatile: who has joined, who waits
 //! for an answer, whose session runs until when. A live group is built from the stored generation when the log has been
 //! loaded, and a generation becomes stored when its leader's assignment does, before any member learns of it.
 //!
-//! One file per concern: [`rebalance`](self) holds JoinGroup, SyncGroup, Heartbeat, LeaveGroup and their timers,
+//! One file per concern: `rebalance` holds JoinGroup, SyncGroup, Heartbeat, LeaveGroup and their timers,
 //! `offsets` the offsets and their retention, `admin` describing, listing and deleting.
 
 mod admin;
@@ -30,11 +30,11 @@ use vltava_protocol::messages::{
 };
 use vltava_types::{ErrorCode, PartitionIndex, TopicId, Uuid};
 
-use crate::core::{Coordinator, LogRecord, Now, Reply, Token};
+use crate::core::{Coordinator, LogRecord, Now, Reply, Token, client_error_of_failed_append};
 use crate::records::{GroupMetadataValue, GroupRecord, OffsetCommitValue, RecordError};
 use classic::ClassicGroup;
 pub use classic::GroupState;
-use rebalance::Completion as RebalanceCompletion;
+pub use rebalance::{Completion as RebalanceCompletion, StaticMemberReplaced};
 use timers::{Timer, Timers};
 
 /// The settings of Kafka's that govern classic groups and their offsets.
@@ -249,7 +249,9 @@ impl Coordinator for GroupCoordinator {
             GroupEvent::OffsetCommit { token, caller, request } => self.offset_commit(token, &caller, &request, now),
             GroupEvent::OffsetFetch { token, request } => self.offset_fetch(token, request),
             GroupEvent::OffsetDelete { token, request } => self.offset_delete(token, &request),
-            GroupEvent::DescribeGroups { token, version, group_ids } => self.describe_groups(token, version, &group_ids),
+            GroupEvent::DescribeGroups { token, version, group_ids } => {
+                self.describe_groups(token, version, &group_ids)
+            }
             GroupEvent::ListGroups { token, states_filter, types_filter } => {
                 self.list_groups(token, &states_filter, &types_filter)
             }
@@ -261,7 +263,7 @@ impl Coordinator for GroupCoordinator {
     fn complete(&mut self, completion: GroupCompletion, result: Result<(), ErrorCode>, now: Now) -> Decision {
         match completion {
             GroupCompletion::Answer(token, response) => {
-                let outcome = result.map(|()| response);
+                let outcome = result.map(|()| response).map_err(client_error_of_failed_append);
                 Decision { replies: vec![Reply { token, outcome }], ..Decision::nothing() }
             }
             GroupCompletion::Rebalance(completion) => self.complete_rebalance_step(completion, result, now),
@@ -295,7 +297,13 @@ impl Coordinator for GroupCoordinator {
 }
 
 impl Replicated {
-    fn put_offset(&mut self, group_id: String, topic: String, partition: PartitionIndex, value: Option<OffsetCommitValue>) {
+    fn put_offset(
+        &mut self,
+        group_id: String,
+        topic: String,
+        partition: PartitionIndex,
+        value: Option<OffsetCommitValue>,
+    ) {
         if let Some(value) = value {
             self.offsets.entry(group_id).or_default().entry(topic).or_default().insert(partition, value);
             return;

@@ -11,7 +11,5 @@ pub mod group;
 mod partition;
 pub mod records;
 
-pub use crate::core::{
-    Coordinator, Decision, LogRecord, Now, Outcome, Reply, Token, client_error_of_failed_append,
-};
+pub use crate::core::{Coordinator, Decision, LogRecord, Now, Outcome, Reply, Token, client_error_of_failed_append};
 pub use crate::partition::partition_for;

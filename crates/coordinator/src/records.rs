@@ -9,6 +9,9 @@ use vltava_types::{LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicId, Uu
 
 use crate::core::LogRecord;
 
+/// The longest string that a record holds. Flexible requests may carry longer ones, which must be refused.
+pub(crate) const MAX_STRING_LENGTH: usize = i16::MAX as usize;
+
 const LEGACY_OFFSET_COMMIT: i16 = 0;
 const OFFSET_COMMIT: i16 = 1;
 const GROUP_METADATA: i16 = 2;
@@ -369,7 +372,7 @@ fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
 }
 
 fn put_string(bytes: &mut Vec<u8>, text: &str) {
-    bytes.put_i16(i16::try_from(text.len()).expect("strings of requests are at most 32767 bytes long"));
+    bytes.put_i16(i16::try_from(text.len()).expect("longer strings were refused when they came in a request"));
     bytes.put_slice(text.as_bytes());
 }
 

@@ -277,12 +277,10 @@ impl ClassicGroup {
 
     /// The protocol that most members prefer among those that all support; a tie goes to the leader's preference.
     pub fn select_protocol(&self) -> String {
-        let candidates: BTreeSet<&str> = self
-            .members
-            .values()
-            .flat_map(|member| member.protocols.iter().map(|(name, _)| name.as_str()))
-            .filter(|name| self.is_supported_by_all(name))
-            .collect();
+        // What all support, the first supports.
+        let first = self.members.values().next().map(|member| member.protocols.as_slice()).unwrap_or_default();
+        let candidates: BTreeSet<&str> =
+            first.iter().map(|(name, _)| name.as_str()).filter(|name| self.is_supported_by_all(name)).collect();
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
             let vote = member.protocols.iter().map(|(name, _)| name.as_str()).find(|name| candidates.contains(name));
@@ -387,8 +385,8 @@ impl Member {
 
 /// Copied out of the request, so that a member does not keep a whole frame in memory.
 pub(super) fn owned_protocols(protocols: &[JoinGroupRequestProtocol]) -> Vec<(String, Bytes)> {
-    let owned = protocols.iter().map(|protocol| {
-        (protocol.name.as_str().to_owned(), Bytes::copy_from_slice(&protocol.metadata))
-    });
+    let owned = protocols
+        .iter()
+        .map(|protocol| (protocol.name.as_str().to_owned(), Bytes::copy_from_slice(&protocol.metadata)));
     owned.collect()
 }
