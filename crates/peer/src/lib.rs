@@ -10,7 +10,6 @@
 pub mod client;
 pub mod controller;
 pub mod raft;
-pub mod replica;
 pub mod server;
 
 /// The longest message either side accepts, in bytes.

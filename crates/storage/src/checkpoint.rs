@@ -129,7 +129,7 @@ mod tests {
         checkpoint.update([(partition(1), Offset(7)), (partition(0), Offset(3))]).expect("written");
         checkpoint.lower(&partition(1), Offset(5)).expect("written");
         checkpoint.lower(&partition(0), Offset(5)).expect("written");
-        assert_eq!(std::fs::read_to_string(&path).expect("the file"), "0\n2\norders 0 3\norders 1 5\n");
+        assert_eq!(vltava_host::fs::read_to_string(&path).expect("the file"), "0\n2\norders 0 3\norders 1 5\n");
         let reopened = OffsetCheckpoint::open(path).expect("the file is well-formed");
         assert_eq!(reopened.get(&partition(1)), Some(Offset(5)));
         reopened.remove(&partition(1)).expect("written");

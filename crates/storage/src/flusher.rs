@@ -1,12 +1,22 @@
 //! Group commit: one flush serves everything appended meanwhile, over all logs of a directory.
+//!
+//! Nobody waits for more work to arrive: the flusher takes whatever is dirty, and what becomes dirty while it flushes
+//! is taken together by the next round. The busier the directory, the larger the groups.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use vltava_host::fs::File;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use vltava_host::fs::{self, File};
+use vltava_host::task;
 use vltava_types::Offset;
 
 use crate::StorageError;
+use crate::epoch_checkpoint::{EpochCheckpoint, EpochsVersion};
+use crate::error::AtPath;
 
 /// What has to reach the disk so that a log is durable below [`Flush::up_to`]. Taken from the log under its lock
 /// with [`crate::Log::begin_flush`], run without it, and handed back to [`crate::Log::end_flush`].
@@ -17,9 +27,10 @@ pub struct Flush {
     /// The log's truncation count when the flush was taken: if it has changed, the flush proves nothing.
     pub(crate) truncations: u64,
     pub(crate) files: Vec<(PathBuf, Arc<File>)>,
-    /// A directory with new entries.
+    /// The log's directory, if it has new entries: a new file's contents survive only with its name.
     pub(crate) directory: Option<PathBuf>,
-    pub(crate) directory_changes: u64,
+    pub(crate) directory_version: u64,
+    pub(crate) epochs: Option<(Arc<EpochCheckpoint>, EpochsVersion)>,
 }
 
 impl Flush {
@@ -31,7 +42,16 @@ impl Flush {
 
     /// Blocks until everything is on disk. An error means that the log directory has failed: never try again (trap 27).
     pub fn run(&self) -> Result<(), StorageError> {
-        unimplemented!()
+        for (path, file) in &self.files {
+            file.sync_data().at(path)?;
+        }
+        if let Some(directory) = &self.directory {
+            fs::sync_dir(directory).at(directory)?;
+        }
+        if let Some((checkpoint, epochs)) = &self.epochs {
+            checkpoint.write(epochs)?;
+        }
+        Ok(())
     }
 }
 
@@ -45,27 +65,103 @@ pub trait Flushable: Send + Sync + 'static {
 }
 
 /// The flushing task of one log directory.
-pub struct Flusher {}
+pub struct Flusher {
+    shared: Arc<Shared>,
+    task: task::JoinHandle<()>,
+}
+
+struct Shared {
+    dirty: Mutex<Dirty>,
+    wake: Notify,
+    failed: AtomicBool,
+}
+
+/// The logs to flush in the next round, each once.
+#[derive(Default)]
+struct Dirty {
+    logs: Vec<Arc<dyn Flushable>>,
+    addresses: BTreeSet<usize>,
+}
 
 impl Flusher {
     /// Starts the task on the current runtime; it ends when the flusher is dropped. `parallelism` logs are flushed at
-    /// the same time. `on_failure` is called once, with the first error; from then on nothing is flushed any more.
+    /// the same time. `on_failure` is called once, with the first error; from then on nothing is flushed any more, and
+    /// who waits for durability there waits in vain: the directory must be taken offline.
     #[must_use]
     pub fn start(parallelism: usize, on_failure: impl FnOnce(StorageError) + Send + 'static) -> Self {
-        let _ = (parallelism, on_failure);
-        unimplemented!()
+        let shared = Arc::new(Shared { dirty: Mutex::default(), wake: Notify::new(), failed: AtomicBool::new(false) });
+        let task = task::spawn(flush_rounds(Arc::clone(&shared), parallelism.max(1), on_failure));
+        Self { shared, task }
     }
 
     /// Has the log flushed soon, together with all others that are dirty by then. Cheap, never blocks, and may be
     /// called again while a flush is under way; a log is queued at most once.
     pub fn mark_dirty(&self, log: Arc<dyn Flushable>) {
-        let _ = log;
-        unimplemented!()
+        if self.has_failed() {
+            return;
+        }
+        let address = Arc::as_ptr(&log).cast::<()>().addr();
+        let mut dirty = self.shared.dirty.lock();
+        if dirty.addresses.insert(address) {
+            dirty.logs.push(log);
+            drop(dirty);
+            self.shared.wake.notify_one();
+        }
     }
 
     /// Whether the directory failed.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        unimplemented!()
+        self.shared.failed.load(Ordering::Acquire)
     }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn flush_rounds(shared: Arc<Shared>, parallelism: usize, on_failure: impl FnOnce(StorageError) + Send) {
+    loop {
+        shared.wake.notified().await;
+        let logs = std::mem::take(&mut *shared.dirty.lock()).logs;
+        if let Err(error) = flush_all(logs, parallelism).await {
+            shared.failed.store(true, Ordering::Release);
+            *shared.dirty.lock() = Dirty::default();
+            tracing::error!(%error, "flush failed, the log directory goes offline");
+            on_failure(error);
+            return;
+        }
+    }
+}
+
+/// Flushes the logs on up to `parallelism` threads. Ends early, with the first error, if there is one.
+async fn flush_all(logs: Vec<Arc<dyn Flushable>>, parallelism: usize) -> Result<(), StorageError> {
+    let share = logs.len().div_ceil(parallelism).max(1);
+    let mut logs = logs.into_iter().peekable();
+    let mut workers = Vec::new();
+    while logs.peek().is_some() {
+        let logs: Vec<_> = logs.by_ref().take(share).collect();
+        workers.push(task::spawn(task::blocking(move || {
+            for log in logs {
+                if let Some(flush) = log.begin_flush() {
+                    flush.run()?;
+                    log.end_flush(&flush);
+                }
+            }
+            Ok(())
+        })));
+    }
+    let mut outcome = Ok(());
+    for worker in workers {
+        let flushed = match worker.await {
+            Ok(flushed) => flushed,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is shutting down.
+            Err(_) => return Ok(()),
+        };
+        outcome = outcome.and(flushed);
+    }
+    outcome
 }

@@ -13,23 +13,29 @@
 
 mod checkpoint;
 mod config;
+mod epoch_checkpoint;
 mod error;
 mod flusher;
+mod index;
 mod log;
 mod log_dir;
 mod log_manager;
 mod meta_properties;
+mod partition_metadata;
 mod partition_name;
+mod producer_snapshot;
 mod reader;
 mod recovery;
 mod retention;
+mod scan;
 mod segment;
+mod truncation;
 
 pub use checkpoint::OffsetCheckpoint;
 pub use config::LogConfig;
 pub use error::StorageError;
 pub use flusher::{Flush, Flushable, Flusher};
-pub use log::{Appended, Log, LogOptions, RecoveryPoints};
+pub use log::{Appended, Log, LogOptions, RecoveryCheckpoint, RecoveryPoints};
 pub use log_dir::{LoadFailure, LoadedLog, LogDir};
 pub use log_manager::LogManager;
 pub use meta_properties::MetaProperties;
@@ -38,3 +44,6 @@ pub use reader::{LogReader, ReadLimits, TimestampedOffset};
 pub use recovery::RecoveryReport;
 pub use retention::DeletedSegments;
 pub use segment::SegmentInfo;
+
+/// The directory of the metadata quorum's log, which stands among the partitions but is not loaded with them.
+pub const METADATA_TOPIC_DIRECTORY: &str = "__cluster_metadata-0";

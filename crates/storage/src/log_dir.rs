@@ -4,9 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vltava_types::{BrokerEpoch, DirectoryId, Offset, TimestampMs, TopicId};
+use parking_lot::Mutex;
+use vltava_host::{fs, random, task};
+use vltava_types::{BrokerEpoch, DirectoryId, Offset, TimestampMs, TopicId, Uuid};
 
-use crate::{Log, LogConfig, MetaProperties, PartitionName, RecoveryReport, StorageError};
+use crate::error::AtPath;
+use crate::log::{LogOptions, RecoveryCheckpoint, RecoveryPoints};
+use crate::{Log, LogConfig, MetaProperties, OffsetCheckpoint, PartitionName, RecoveryReport, StorageError};
+
+const LOCK_FILE: &str = ".lock";
+const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
+const DELETE_SUFFIX: &str = "-delete";
 
 /// A log that was found at start-up.
 pub struct LoadedLog {
@@ -19,6 +27,7 @@ pub struct LoadedLog {
 }
 
 /// A log that could not be opened. An I/O error takes the directory offline; corruption costs this replica only.
+#[derive(Debug)]
 pub struct LoadFailure {
     pub partition: PartitionName,
     pub directory: PathBuf,
@@ -26,60 +35,131 @@ pub struct LoadFailure {
 }
 
 /// A log directory, locked against other processes as long as this value lives.
-pub struct LogDir {}
+#[derive(Debug)]
+pub struct LogDir {
+    path: PathBuf,
+    _lock: Lock,
+    meta_properties: Mutex<Option<MetaProperties>>,
+    recovery_points: Arc<OffsetCheckpoint>,
+    high_watermarks: OffsetCheckpoint,
+    log_start_offsets: OffsetCheckpoint,
+    /// Directories that were renamed for deletion, and when. Those left from an earlier run are removed at loading.
+    deleted: Mutex<Vec<(TimestampMs, PathBuf)>>,
+}
 
 impl LogDir {
     /// Creates the directory if it is missing, and locks it.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        let _ = path;
-        unimplemented!()
+        fs::create_dir_all(path).at(path)?;
+        let lock = Lock::take(path)?;
+        let checkpoint = |name: &str| OffsetCheckpoint::open(path.join(name));
+        Ok(Self {
+            _lock: lock,
+            meta_properties: Mutex::new(read_meta_properties(path)?),
+            recovery_points: Arc::new(checkpoint("recovery-point-offset-checkpoint")?),
+            high_watermarks: checkpoint("replication-offset-checkpoint")?,
+            log_start_offsets: checkpoint("log-start-offset-checkpoint")?,
+            deleted: Mutex::default(),
+            path: path.to_owned(),
+        })
     }
 
     #[must_use]
     pub fn path(&self) -> &Path {
-        unimplemented!()
+        &self.path
     }
 
     /// What `meta.properties` says; `None` before the first [`LogDir::write_meta_properties`].
     #[must_use]
     pub fn meta_properties(&self) -> Option<MetaProperties> {
-        unimplemented!()
+        self.meta_properties.lock().clone()
     }
 
     /// Zero before the first [`LogDir::write_meta_properties`].
     #[must_use]
     pub fn directory_id(&self) -> DirectoryId {
-        unimplemented!()
+        self.meta_properties.lock().as_ref().map_or(DirectoryId::ZERO, |properties| properties.directory_id)
     }
 
+    /// Durable on return.
     pub fn write_meta_properties(&self, properties: &MetaProperties) -> Result<(), StorageError> {
-        let _ = properties;
-        unimplemented!()
+        let path = self.path.join(MetaProperties::FILE_NAME);
+        fs::write_atomically(&path, properties.print().as_bytes()).at(&path)?;
+        *self.meta_properties.lock() = Some(properties.clone());
+        Ok(())
     }
 
     /// The broker epoch of the last run if it ended with a clean shutdown. The marker is durably gone on return, so
     /// that a crash during loading counts as unclean (KAFKA-10471). Call once, before [`LogDir::load`].
     pub fn take_clean_shutdown_marker(&self) -> Result<Option<BrokerEpoch>, StorageError> {
-        unimplemented!()
+        let path = self.path.join(CLEAN_SHUTDOWN_FILE);
+        let contents = match fs::read(&path) {
+            Ok(contents) => contents,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).at(&path),
+        };
+        fs::remove_file(&path).at(&path)?;
+        fs::sync_dir(&self.path).at(&self.path)?;
+        Ok(parse_clean_shutdown_marker(&contents))
     }
 
     /// Marks a clean shutdown. Only after [`Log::close`] has succeeded for every log of the directory and the checkpoints
     /// are written (trap 12).
     pub fn write_clean_shutdown_marker(&self, broker_epoch: BrokerEpoch) -> Result<(), StorageError> {
-        let _ = broker_epoch;
-        unimplemented!()
+        let path = self.path.join(CLEAN_SHUTDOWN_FILE);
+        let contents = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
+        fs::write_atomically(&path, contents.as_bytes()).at(&path)
     }
 
     /// Opens all partitions, `threads` at a time (`num.recovery.threads.per.data.dir`), and removes what was being
-    /// deleted. `config` gives a topic's settings.
+    /// deleted. `config` gives a topic's settings. Directories whose names are no partition's are left alone.
     pub async fn load(
         self: &Arc<Self>,
         threads: usize,
         clean_shutdown: bool,
         config: impl Fn(&PartitionName) -> Arc<LogConfig> + Send + Sync + 'static,
     ) -> Result<(Vec<LoadedLog>, Vec<LoadFailure>), StorageError> {
-        let _ = (threads, clean_shutdown, config);
-        unimplemented!()
+        let log_dir = Arc::clone(self);
+        let found = task::blocking(move || log_dir.find_partitions()).await?;
+        let found = Arc::new(Mutex::new(found.into_iter()));
+        let config = Arc::new(config);
+        let workers: Vec<_> = (0..threads.max(1))
+            .map(|_| {
+                let (log_dir, found, config) = (Arc::clone(self), Arc::clone(&found), Arc::clone(&config));
+                task::spawn(task::blocking(move || {
+                    let mut loaded = Vec::new();
+                    let mut failures = Vec::new();
+                    loop {
+                        // A statement of its own, so that the lock is not held while a log is opened.
+                        let next = found.lock().next();
+                        let Some((partition, directory)) = next else { break };
+                        match log_dir.load_one(&partition, &directory, clean_shutdown, config(&partition)) {
+                            Ok(log) => loaded.push(log),
+                            Err(error) => failures.push(LoadFailure { partition, directory, error }),
+                        }
+                    }
+                    (loaded, failures)
+                }))
+            })
+            .collect();
+        let mut loaded = Vec::new();
+        let mut failures = Vec::new();
+        for worker in workers {
+            match worker.await {
+                Ok((more_loaded, more_failures)) => {
+                    loaded.extend(more_loaded);
+                    failures.extend(more_failures);
+                }
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => {
+                    let cancelled = std::io::Error::other("the process is shutting down");
+                    return Err(cancelled).at(&self.path);
+                }
+            }
+        }
+        loaded.sort_by(|a, b| a.partition.cmp(&b.partition));
+        failures.sort_by(|a, b| a.partition.cmp(&b.partition));
+        Ok((loaded, failures))
     }
 
     /// Creates an empty log. Durable on return.
@@ -89,45 +169,192 @@ impl LogDir {
         topic_id: TopicId,
         config: Arc<LogConfig>,
     ) -> Result<Log, StorageError> {
-        let _ = (partition, topic_id, config);
-        unimplemented!()
+        // Offsets of an earlier topic of this name must not be taken for the new one's (trap 31).
+        self.forget(partition)?;
+        Log::create(
+            &self.path.join(partition.to_string()),
+            topic_id,
+            config,
+            LogOptions { recovery_points: Some(self.recovery_points_of(partition)), ..LogOptions::default() },
+        )
     }
 
     /// Renames the log's directory to `<topic>-<partition>.<uuid>-delete` and forgets its checkpoints, durably. Its
     /// files go with [`LogDir::remove_deleted`]. Readers taken before keep working.
     pub fn delete(&self, log: Log, now: TimestampMs) -> Result<(), StorageError> {
-        let _ = (log, now);
-        unimplemented!()
+        for segment in log.segments.iter() {
+            segment.keep_open()?;
+        }
+        self.delete_directory(&log.directory, now)
     }
 
     /// The same for a directory that is not open: a stray one, whose topic is gone or has another id.
     pub fn delete_directory(&self, directory: &Path, now: TimestampMs) -> Result<(), StorageError> {
-        let _ = (directory, now);
-        unimplemented!()
+        let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let uuid = Uuid::from_random(random::bytes());
+        // Kafka prints the 32 hexadecimal digits here, since the usual text may begin with a hyphen.
+        let renamed = self.path.join(format!("{name}.{:032x}{DELETE_SUFFIX}", u128::from_be_bytes(uuid.0)));
+        fs::rename(directory, &renamed).at(directory)?;
+        fs::sync_dir(&self.path).at(&self.path)?;
+        self.deleted.lock().push((now, renamed));
+        match name.parse() {
+            Ok(partition) => self.forget(&partition),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Removes directories that were deleted at least `delay_ms` ago (`file.delete.delay.ms`).
     pub fn remove_deleted(&self, now: TimestampMs, delay_ms: i64) -> Result<(), StorageError> {
-        let _ = (now, delay_ms);
-        unimplemented!()
+        let due: Vec<_> = {
+            let mut deleted = self.deleted.lock();
+            let is_due = |at: TimestampMs| now.value().saturating_sub(at.value()) >= delay_ms;
+            let due = deleted.iter().filter(|(at, _)| is_due(*at)).map(|(_, path)| path.clone()).collect();
+            deleted.retain(|(at, _)| !is_due(*at));
+            due
+        };
+        due.iter().try_for_each(|path| fs::remove_dir_all(path).at(path))
     }
 
-    /// Writes `recovery-point-offset-checkpoint`. The offsets are [`Log::recovery_point`]s; partitions that are
+    /// Writes `recovery-point-offset-checkpoint`, after the index entries that recovery will rely on. Partitions that are
     /// not named keep theirs.
-    pub fn checkpoint_recovery_points(&self, offsets: BTreeMap<PartitionName, Offset>) -> Result<(), StorageError> {
-        let _ = offsets;
-        unimplemented!()
+    ///
+    /// A partition must not be truncated between [`Log::recovery_checkpoint`] and this call, or else the file would claim
+    /// too much. Where that cannot be ruled out, take the checkpoint again after the truncation.
+    pub fn checkpoint_recovery_points(
+        &self,
+        checkpoints: BTreeMap<PartitionName, RecoveryCheckpoint>,
+    ) -> Result<(), StorageError> {
+        for (path, file) in checkpoints.values().flat_map(|checkpoint| &checkpoint.indexes) {
+            file.sync_data().at(path)?;
+        }
+        self.recovery_points.update(checkpoints.into_iter().map(|(name, checkpoint)| (name, checkpoint.offset)))
     }
 
     /// Writes `replication-offset-checkpoint`: high watermarks.
     pub fn checkpoint_high_watermarks(&self, offsets: BTreeMap<PartitionName, Offset>) -> Result<(), StorageError> {
-        let _ = offsets;
-        unimplemented!()
+        self.high_watermarks.update(offsets)
     }
 
     /// Writes `log-start-offset-checkpoint`.
     pub fn checkpoint_log_start_offsets(&self, offsets: BTreeMap<PartitionName, Offset>) -> Result<(), StorageError> {
-        let _ = offsets;
-        unimplemented!()
+        self.log_start_offsets.update(offsets)
+    }
+
+    fn forget(&self, partition: &PartitionName) -> Result<(), StorageError> {
+        self.recovery_points.remove(partition)?;
+        self.high_watermarks.remove(partition)?;
+        self.log_start_offsets.remove(partition)
+    }
+
+    fn recovery_points_of(&self, partition: &PartitionName) -> RecoveryPoints {
+        RecoveryPoints { checkpoint: Arc::clone(&self.recovery_points), partition: partition.clone() }
+    }
+
+    /// The directories of partitions. Removes those whose deletion was under way.
+    fn find_partitions(&self) -> Result<Vec<(PartitionName, PathBuf)>, StorageError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).at(&self.path)? {
+            let path = entry.at(&self.path)?.path();
+            if !fs::metadata(&path).at(&path)?.is_dir() {
+                continue;
+            }
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if name.ends_with(DELETE_SUFFIX) && name.contains('.') {
+                fs::remove_dir_all(&path).at(&path)?;
+            } else if name == crate::METADATA_TOPIC_DIRECTORY {
+                // The Raft log's, which the quorum opens by itself.
+            } else if let Ok(partition) = name.parse() {
+                found.push((partition, path));
+            } else {
+                tracing::warn!(path = %path.display(), "not a partition's directory, left alone");
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn load_one(
+        self: &Arc<Self>,
+        partition: &PartitionName,
+        directory: &Path,
+        clean_shutdown: bool,
+        config: Arc<LogConfig>,
+    ) -> Result<LoadedLog, StorageError> {
+        let high_watermark = self.high_watermarks.get(partition).unwrap_or_default();
+        let (log, recovery) = Log::open(
+            directory,
+            config,
+            LogOptions {
+                log_start_offset: self.log_start_offsets.get(partition).unwrap_or_default(),
+                recovery_point: self.recovery_points.get(partition).unwrap_or_default(),
+                high_watermark,
+                clean_shutdown,
+                recovery_points: Some(self.recovery_points_of(partition)),
+            },
+        )?;
+        if recovery != RecoveryReport::default() {
+            tracing::info!(
+                %partition,
+                bytes_scanned = recovery.bytes_scanned,
+                bytes_cut = recovery.bytes_cut,
+                indexes_rebuilt = recovery.indexes_rebuilt,
+                log_end_offset = %log.log_end_offset(),
+                "recovered a log"
+            );
+        }
+        if let Some(lost_below) = recovery.lost_below {
+            tracing::error!(%partition, log_end_offset = %log.log_end_offset(), %lost_below, "the disk lost records");
+        }
+        let high_watermark = high_watermark.clamp(log.log_start_offset(), log.log_end_offset());
+        Ok(LoadedLog { partition: partition.clone(), log, recovery, high_watermark, log_dir: Arc::clone(self) })
+    }
+}
+
+fn read_meta_properties(directory: &Path) -> Result<Option<MetaProperties>, StorageError> {
+    let path = directory.join(MetaProperties::FILE_NAME);
+    match fs::read_to_string(&path) {
+        Ok(text) => match MetaProperties::parse(&text) {
+            Ok(properties) => Ok(Some(properties)),
+            Err(reason) => Err(StorageError::Foreign { path, reason }),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).at(&path),
+    }
+}
+
+/// A marker that cannot be read counts as none.
+fn parse_clean_shutdown_marker(contents: &[u8]) -> Option<BrokerEpoch> {
+    let marker: serde_json::Value = serde_json::from_slice(contents).ok()?;
+    if marker.get("version")?.as_i64()? != 0 {
+        return None;
+    }
+    marker.get("brokerEpoch")?.as_i64().map(BrokerEpoch)
+}
+
+/// An exclusive lock on `.lock`, released by the operating system when the process ends, however it ends. Simulated
+/// hosts have disks of their own and need none.
+#[derive(Debug)]
+struct Lock {
+    #[cfg(not(vltava_sim))]
+    _file: fs::File,
+}
+
+impl Lock {
+    #[cfg(not(vltava_sim))]
+    fn take(directory: &Path) -> Result<Self, StorageError> {
+        let path = directory.join(LOCK_FILE);
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).at(&path)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::Locked { path: directory.to_owned() }),
+            Err(error) => Err(std::io::Error::from(error)).at(&path),
+        }
+    }
+
+    #[cfg(vltava_sim)]
+    fn take(directory: &Path) -> Result<Self, StorageError> {
+        let path = directory.join(LOCK_FILE);
+        fs::write(&path, b"").at(&path)?;
+        Ok(Self {})
     }
 }

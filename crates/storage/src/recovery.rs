@@ -1,6 +1,30 @@
 //! Opening a log: what can be trusted, what is scanned again, and where the log ends.
+//!
+//! After a clean shutdown, and below the recovery point, batches are trusted and indexes are spot-checked. From the
+//! recovery point on, every batch is read and checked, and the log is cut at the first one that is not whole: what
+//! follows was never acknowledged as durable. The indexes of what was scanned are written anew. The walk starts at the
+//! last index entry below the recovery point if that leads to a valid batch, and at the start of the segment otherwise,
+//! so that recovery reads what was not flushed and little more.
 
-use vltava_types::Offset;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use vltava_host::fs::{self, FileExt};
+use vltava_protocol::batch::BatchHeader;
+use vltava_replication::{EpochCache, ProducerStates};
+use vltava_types::{LeaderEpoch, Offset};
+
+use crate::epoch_checkpoint::EpochCheckpoint;
+use crate::error::AtPath;
+use crate::index::OffsetEntry;
+use crate::log::{ActiveSegment, UnflushedFile, replay_producer};
+use crate::scan::{Scan, ScannedBatch};
+use crate::segment::{
+    DELETED_SUFFIX, LOG_SUFFIX, OFFSET_INDEX_SUFFIX, SNAPSHOT_SUFFIX, Segment, TIME_INDEX_SUFFIX, file_path,
+};
+use crate::{Log, LogConfig, LogOptions, StorageError, partition_metadata, producer_snapshot};
 
 /// What opening a log found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,10 +33,388 @@ pub struct RecoveryReport {
     pub bytes_scanned: u64,
     /// Bytes that were cut off behind the last valid batch.
     pub bytes_cut: u64,
-    /// Segments whose indexes were rebuilt.
+    /// Segments whose indexes were rebuilt, as a whole or from the recovery point on.
     pub indexes_rebuilt: usize,
     /// The log ends below this offset, which was known to be committed here (the checkpointed high watermark) or on
     /// disk (the checkpointed recovery point): the disk lost data. The replica must not count as in sync, nor be
     /// elected, until it has caught up (traps 12, 26).
     pub lost_below: Option<Offset>,
+}
+
+impl Log {
+    /// Opens an existing log, recovering it as far as `options` require. Everything that is kept is on disk on return.
+    pub fn open(
+        directory: &Path,
+        config: Arc<LogConfig>,
+        options: LogOptions,
+    ) -> Result<(Self, RecoveryReport), StorageError> {
+        let topic_id = partition_metadata::read(directory)?.unwrap_or_default();
+        let contents = Contents::read(directory)?;
+        let epoch_checkpoint = Arc::new(EpochCheckpoint::new(directory));
+        let checkpointed_epochs = epoch_checkpoint.read()?;
+        let mut recovery = Recovery {
+            directory,
+            interval: config.index_interval_bytes,
+            clean_shutdown: options.clean_shutdown,
+            recovery_point: options.recovery_point.max(options.log_start_offset),
+            epochs_are_missing: checkpointed_epochs.is_none(),
+            epochs: checkpointed_epochs.clone().unwrap_or_default(),
+            report: RecoveryReport::default(),
+            segments: Vec::new(),
+            end_offset: Offset(0),
+            bytes_since_index_entry: 0,
+        };
+        recovery.recover_segments(&contents.segments)?;
+
+        // A log that ends before its start holds nothing that may be read.
+        let starts_beyond_end = recovery.end_offset < options.log_start_offset;
+        if recovery.segments.is_empty() || starts_beyond_end {
+            recovery.start_over(options.log_start_offset)?;
+        }
+        let Recovery { mut epochs, mut report, segments, end_offset: log_end_offset, bytes_since_index_entry, .. } =
+            recovery;
+        let log_start_offset = options.log_start_offset.max(segments[0].base_offset);
+        let known_offset = options.high_watermark.max(options.recovery_point);
+        report.lost_below = (log_end_offset < known_offset).then_some(known_offset);
+
+        epochs.truncate_from_end(log_end_offset);
+        epochs.truncate_from_start(log_start_offset);
+        let epochs_changed = checkpointed_epochs.as_ref() != Some(&epochs);
+        let mut snapshots = contents.snapshots;
+        let producers = load_producers(directory, &mut snapshots, &segments, log_end_offset)?;
+        remove_stray_snapshots(directory, &mut snapshots, &segments)?;
+
+        let active = segments.last().expect("there is a segment");
+        active.keep_open()?;
+        let active = ActiveSegment {
+            bytes_since_index_entry,
+            first_timestamp: active.first_timestamp()?,
+            ..ActiveSegment::new(&config)
+        };
+        let mut log = Self {
+            directory: directory.to_owned(),
+            topic_id,
+            config,
+            segments: Arc::new(segments),
+            active,
+            log_start_offset,
+            recovery_point: options.recovery_point.clamp(log_start_offset, log_end_offset),
+            log_end_offset,
+            epochs,
+            epoch_checkpoint,
+            epochs_version: 1,
+            epochs_written: u64::from(!epochs_changed),
+            producers,
+            snapshots,
+            truncations: Arc::new(AtomicU64::new(0)),
+            unflushed: Vec::new(),
+            directory_version: 1,
+            directory_flushed: u64::from(options.clean_shutdown),
+            deleted: Vec::new(),
+            recovery_points: options.recovery_points,
+        };
+        if options.clean_shutdown {
+            log.recovery_point = log_end_offset;
+        } else {
+            log.flush_recovered()?;
+        }
+        Ok((log, report))
+    }
+
+    /// What was just read may be in the page cache only, if it was the process that crashed and not the machine.
+    fn flush_recovered(&mut self) -> Result<(), StorageError> {
+        let first = self.segments.partition_point(|segment| segment.base_offset <= self.recovery_point);
+        for segment in &self.segments[first.saturating_sub(1)..] {
+            let (offset_index, time_index) = (segment.offset_index.file(), segment.time_index.file());
+            for (path, file) in [
+                (segment.path(), Arc::clone(segment.file())),
+                (offset_index.path(), offset_index.handle()?),
+                (time_index.path(), time_index.handle()?),
+            ] {
+                self.unflushed.push(UnflushedFile { path: path.to_owned(), file, version: 1 });
+            }
+        }
+        self.flush()
+    }
+}
+
+/// The files of a log's directory.
+struct Contents {
+    segments: BTreeSet<Offset>,
+    snapshots: BTreeSet<Offset>,
+}
+
+impl Contents {
+    /// Lists the directory, and removes what an interrupted deletion or write has left.
+    fn read(directory: &Path) -> Result<Self, StorageError> {
+        let mut segments = BTreeSet::new();
+        let mut snapshots = BTreeSet::new();
+        let mut indexes = BTreeSet::new();
+        for entry in fs::read_dir(directory).at(directory)? {
+            let path = entry.at(directory)?.path();
+            let Some((stem, suffix)) = path.file_name().and_then(|name| name.to_str()?.split_once('.')) else {
+                continue;
+            };
+            if suffix.ends_with(DELETED_SUFFIX) || suffix.ends_with("tmp") {
+                fs::remove_file(&path).at(&path)?;
+                continue;
+            }
+            if stem.len() != 20 {
+                continue;
+            }
+            let Ok(base_offset) = stem.parse().map(Offset) else { continue };
+            match suffix {
+                LOG_SUFFIX => segments.insert(base_offset),
+                SNAPSHOT_SUFFIX => snapshots.insert(base_offset),
+                OFFSET_INDEX_SUFFIX | TIME_INDEX_SUFFIX => indexes.insert(base_offset),
+                _ => continue,
+            };
+        }
+        for orphan in indexes.difference(&segments) {
+            for suffix in [OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
+                remove_if_present(&file_path(directory, *orphan, suffix))?;
+            }
+        }
+        Ok(Self { segments, snapshots })
+    }
+}
+
+/// The recovery of one log under way.
+struct Recovery<'a> {
+    directory: &'a Path,
+    interval: u32,
+    clean_shutdown: bool,
+    recovery_point: Offset,
+    /// The checkpoint was missing or malformed, so that even trusted segments are walked for their epochs.
+    epochs_are_missing: bool,
+    epochs: EpochCache,
+    report: RecoveryReport,
+    /// Those recovered so far.
+    segments: Vec<Arc<Segment>>,
+    /// Where they end.
+    end_offset: Offset,
+    /// In the last of them.
+    bytes_since_index_entry: u64,
+}
+
+impl Recovery<'_> {
+    fn recover_segments(&mut self, base_offsets: &BTreeSet<Offset>) -> Result<(), StorageError> {
+        let mut rest = base_offsets.iter().copied().peekable();
+        while let Some(base_offset) = rest.next() {
+            let segment = Segment::open(self.directory, base_offset)?;
+            let is_flushed = rest.peek().is_some_and(|next| *next <= self.recovery_point);
+            let is_trusted = (self.clean_shutdown || is_flushed) && self.trust(&segment)?;
+            let was_cut = !is_trusted && self.scan(&segment)?;
+            if rest.peek().is_some() && !was_cut {
+                segment.seal()?;
+            }
+            self.segments.push(Arc::new(segment));
+            if was_cut {
+                break;
+            }
+        }
+        // What follows a cut cannot be reached without a gap.
+        let unreachable: Vec<_> = rest.collect();
+        for base_offset in unreachable.into_iter().rev() {
+            let path = file_path(self.directory, base_offset, LOG_SUFFIX);
+            self.report.bytes_cut += fs::metadata(&path).at(&path)?.len();
+            remove_segment_files(self.directory, base_offset)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a flushed segment looks right, without reading all of it.
+    fn trust(&mut self, segment: &Segment) -> Result<bool, StorageError> {
+        if segment.base_offset < self.end_offset {
+            return Ok(false);
+        }
+        let tail = match segment.walk_tail(self.interval) {
+            Ok(tail) => tail,
+            Err(StorageError::Corrupt { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if !tail.index_fits || !segment.time_index_is_complete()? {
+            return Ok(false);
+        }
+        if self.epochs_are_missing {
+            let mut scan = segment.scan(0, segment.size(), Scan::LONG);
+            loop {
+                match scan.next() {
+                    Ok(Some(batch)) => self.note_epoch(&batch.header),
+                    Ok(None) => break,
+                    Err(StorageError::Corrupt { .. }) => return Ok(false),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        self.end_offset = tail.end_offset;
+        self.bytes_since_index_entry = tail.bytes_since_index_entry;
+        Ok(true)
+    }
+
+    /// Checks every batch that may not have been flushed, rebuilds the indexes, and cuts the segment where the first bad
+    /// batch begins. Returns whether it was cut.
+    fn scan(&mut self, segment: &Segment) -> Result<bool, StorageError> {
+        let anchor = if self.epochs_are_missing { None } else { self.anchor(segment)? };
+        let (start, mut end_offset, mut bytes_since_index_entry) = match &anchor {
+            // The anchor gets its entry again.
+            Some(batch) => (batch.position, batch.header.base_offset, u64::from(self.interval) + 1),
+            None => (0, segment.base_offset.max(self.end_offset), 0),
+        };
+        segment.truncate_indexes(anchor.map_or(segment.base_offset, |batch| batch.header.last_offset()))?;
+        self.epochs.truncate_from_end(end_offset);
+        self.report.indexes_rebuilt += 1;
+        let size = segment.size();
+        let mut scan = segment.scan(start, size, Scan::LONG);
+        let mut valid_end = start;
+        loop {
+            let batch = match scan.next() {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                Err(StorageError::Corrupt { .. }) => break,
+                Err(error) => return Err(error),
+            };
+            let header = &batch.header;
+            let is_in_order = header.base_offset >= end_offset
+                && header.last_offset().value() - segment.base_offset.value() <= i64::from(i32::MAX)
+                && batch.end() <= u64::from(u32::MAX);
+            if !is_in_order || !scan.crc_is_valid(&batch)? {
+                break;
+            }
+            segment.index_batch(batch.position, header, &mut bytes_since_index_entry, self.interval)?;
+            self.note_epoch(header);
+            end_offset = header.next_offset();
+            valid_end = batch.end();
+        }
+        self.report.bytes_scanned += valid_end - start;
+        self.report.bytes_cut += size - valid_end;
+        self.end_offset = end_offset;
+        self.bytes_since_index_entry = bytes_since_index_entry;
+        let is_cut = valid_end < size;
+        if is_cut {
+            segment.file().set_len(valid_end).at(segment.path())?;
+            segment.set_size(valid_end);
+        }
+        Ok(is_cut)
+    }
+
+    /// The batch at the last index entry below the recovery point, if it and the indexes up to it are in order.
+    fn anchor(&self, segment: &Segment) -> Result<Option<ScannedBatch>, StorageError> {
+        if self.clean_shutdown || self.recovery_point <= segment.base_offset || segment.base_offset < self.end_offset {
+            return Ok(None);
+        }
+        if !segment.offset_index.is_sane(segment.size())? || !segment.time_index.is_sane()? {
+            return Ok(None);
+        }
+        let Some(OffsetEntry { offset, position }) = segment.offset_index.floor(self.recovery_point.value() - 1)?
+        else {
+            return Ok(None);
+        };
+        let mut scan = segment.scan(u64::from(position), segment.size(), Scan::LONG);
+        match scan.next() {
+            Ok(Some(batch)) if batch.header.last_offset() == Offset(offset) && scan.crc_is_valid(&batch)? => {
+                Ok(Some(batch))
+            }
+            Ok(_) | Err(StorageError::Corrupt { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces whatever there is by an empty segment.
+    fn start_over(&mut self, base_offset: Offset) -> Result<(), StorageError> {
+        while let Some(segment) = self.segments.pop() {
+            self.report.bytes_cut += segment.size();
+            remove_segment_files(self.directory, segment.base_offset)?;
+        }
+        self.segments.push(Arc::new(Segment::open(self.directory, base_offset)?));
+        self.end_offset = base_offset;
+        self.bytes_since_index_entry = 0;
+        Ok(())
+    }
+
+    fn note_epoch(&mut self, header: &BatchHeader) {
+        let epoch = header.partition_leader_epoch;
+        if epoch > LeaderEpoch::NONE && self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
+            self.epochs.assign(epoch, header.base_offset);
+        }
+    }
+}
+
+/// Newest snapshot that is whole, then the headers of everything after it. Snapshots beyond the log end and torn ones are
+/// removed.
+pub(crate) fn load_producers(
+    directory: &Path,
+    snapshots: &mut BTreeSet<Offset>,
+    segments: &[Arc<Segment>],
+    log_end_offset: Offset,
+) -> Result<ProducerStates, StorageError> {
+    let mut producers = ProducerStates::default();
+    let mut from = segments[0].base_offset;
+    while let Some(newest) = snapshots.last().copied() {
+        let path = file_path(directory, newest, SNAPSHOT_SUFFIX);
+        if newest <= log_end_offset
+            && let Some(snapshot) = producer_snapshot::read(&path)?
+        {
+            producers = snapshot;
+            from = from.max(newest);
+            break;
+        }
+        fs::remove_file(&path).at(&path)?;
+        snapshots.remove(&newest);
+    }
+    let first = segments.partition_point(|segment| segment.base_offset <= from).saturating_sub(1);
+    for segment in &segments[first..] {
+        let Some(start) = segment.find(from, segment.size())? else { continue };
+        let mut scan = segment.scan(start.position, segment.size(), Scan::LONG);
+        while let Some(batch) = scan.next()? {
+            replay_stored(&mut producers, segment, &batch)?;
+        }
+    }
+    Ok(producers)
+}
+
+fn replay_stored(producers: &mut ProducerStates, segment: &Segment, batch: &ScannedBatch) -> Result<(), StorageError> {
+    /// Far more than a transaction marker takes.
+    const MAX_CONTROL_BATCH: u64 = 64 << 10;
+    let mut bytes = Vec::new();
+    if batch.header.is_control() && batch.header.has_producer_id() && batch.size() <= MAX_CONTROL_BATCH {
+        bytes.resize(batch.header.size(), 0);
+        segment.file().read_exact_at(&mut bytes, batch.position).at(segment.path())?;
+    }
+    replay_producer(producers, &batch.header, &bytes);
+    Ok(())
+}
+
+/// Keeps the newest snapshot and those at the start of a segment, which a truncation may need.
+fn remove_stray_snapshots(
+    directory: &Path,
+    snapshots: &mut BTreeSet<Offset>,
+    segments: &[Arc<Segment>],
+) -> Result<(), StorageError> {
+    let newest = snapshots.last().copied();
+    let stray: Vec<_> = snapshots
+        .iter()
+        .copied()
+        .filter(|offset| Some(*offset) != newest && !segments.iter().any(|segment| segment.base_offset == *offset))
+        .collect();
+    for offset in stray {
+        let path = file_path(directory, offset, SNAPSHOT_SUFFIX);
+        fs::remove_file(&path).at(&path)?;
+        snapshots.remove(&offset);
+    }
+    Ok(())
+}
+
+fn remove_segment_files(directory: &Path, base_offset: Offset) -> Result<(), StorageError> {
+    for suffix in [LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
+        remove_if_present(&file_path(directory, base_offset, suffix))?;
+    }
+    Ok(())
+}
+
+fn remove_if_present(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at(path),
+        _ => Ok(()),
+    }
 }

@@ -1,7 +1,12 @@
 //! Which segments go, by time, size and log start offset; and how their files are removed.
 
+use std::sync::Arc;
+
+use vltava_host::fs;
 use vltava_types::{Offset, TimestampMs};
 
+use crate::error::AtPath;
+use crate::segment::{DELETED_SUFFIX, SNAPSHOT_SUFFIX, Segment, file_path};
 use crate::{Log, StorageError};
 
 /// What [`Log::delete_old_segments`] did.
@@ -22,13 +27,98 @@ impl Log {
         now: TimestampMs,
         high_watermark: Offset,
     ) -> Result<DeletedSegments, StorageError> {
-        let _ = (now, high_watermark);
-        unimplemented!()
+        let count = self.count_deletable(now, high_watermark)?;
+        let mut deleted = DeletedSegments { segments: count, bytes: 0, log_start_offset: self.log_start_offset };
+        if count == 0 {
+            return Ok(deleted);
+        }
+        if count == self.segments.len() {
+            // A log always has a segment to append to.
+            self.roll(self.log_end_offset)?;
+        }
+        // The start moves first: readers taken from here on do not look for what goes.
+        self.advance_log_start_offset(self.segments[count].base_offset)?;
+        let segments = Arc::clone(&self.segments);
+        for segment in &segments[..count] {
+            deleted.bytes += segment.size();
+            self.rename_deleted(segment, now)?;
+        }
+        self.segments = Arc::new(segments[count..].to_vec());
+        deleted.log_start_offset = self.log_start_offset;
+        Ok(deleted)
     }
 
     /// Removes files that were renamed to `.deleted` long enough ago.
     pub fn remove_deleted_files(&mut self, now: TimestampMs) -> Result<(), StorageError> {
-        let _ = now;
-        unimplemented!()
+        let delay_ms = self.config.file_delete_delay_ms;
+        let is_due = |deleted_at: &TimestampMs| now.value().saturating_sub(deleted_at.value()) >= delay_ms;
+        for (deleted_at, path) in &self.deleted {
+            if is_due(deleted_at) {
+                fs::remove_file(path).at(path)?;
+            }
+        }
+        self.deleted.retain(|(deleted_at, _)| !is_due(deleted_at));
+        Ok(())
+    }
+
+    /// How many of the oldest segments may go. The active one goes only if it is too old, never for its size.
+    fn count_deletable(&self, now: TimestampMs, high_watermark: Offset) -> Result<usize, StorageError> {
+        let by_retention = self.config.delete_by_retention;
+        let mut excess_bytes = match u64::try_from(self.config.retention_bytes) {
+            Ok(limit) if by_retention => self.size_bytes().saturating_sub(limit),
+            _ => 0,
+        };
+        let mut count = 0;
+        for (i, segment) in self.segments.iter().enumerate() {
+            let next_base_offset = self.segments.get(i + 1).map(|next| next.base_offset);
+            let end_offset = next_base_offset.unwrap_or(self.log_end_offset);
+            if end_offset > high_watermark {
+                break;
+            }
+            let is_below_start = next_base_offset.is_some_and(|next| next <= self.log_start_offset);
+            let is_excess = next_base_offset.is_some() && excess_bytes > 0 && segment.size() <= excess_bytes;
+            let is_old = by_retention && segment.size() > 0 && self.is_older_than_retention(segment, now)?;
+            if !is_below_start && !is_excess && !is_old {
+                break;
+            }
+            excess_bytes = excess_bytes.saturating_sub(segment.size());
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// By its largest timestamp; if its records have none, by when the file was last written.
+    fn is_older_than_retention(&self, segment: &Segment, now: TimestampMs) -> Result<bool, StorageError> {
+        if self.config.retention_ms < 0 {
+            return Ok(false);
+        }
+        let largest_timestamp = match segment.largest_timestamp() {
+            Some(largest) => largest.timestamp,
+            None => {
+                let modified = segment.file().metadata().and_then(|metadata| metadata.modified()).at(segment.path())?;
+                let since_epoch = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+            }
+        };
+        Ok(now.value().saturating_sub(largest_timestamp) > self.config.retention_ms)
+    }
+
+    fn rename_deleted(&mut self, segment: &Segment, now: TimestampMs) -> Result<(), StorageError> {
+        // Readers may look the segment up for a while yet.
+        segment.keep_open()?;
+        let mut paths: Vec<_> = segment.paths().map(ToOwned::to_owned).to_vec();
+        if self.snapshots.remove(&segment.base_offset) {
+            paths.push(file_path(&self.directory, segment.base_offset, SNAPSHOT_SUFFIX));
+        }
+        for path in paths {
+            let mut renamed = path.clone().into_os_string();
+            renamed.push(".");
+            renamed.push(DELETED_SUFFIX);
+            fs::rename(&path, &renamed).at(&path)?;
+            self.unflushed.retain(|unflushed| unflushed.path != path);
+            self.deleted.push((now, renamed.into()));
+        }
+        self.directory_version += 1;
+        Ok(())
     }
 }

@@ -1,6 +1,18 @@
 //! One segment: a `.log` file and its two indexes.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use vltava_host::fs::{self, File, FileExt};
+use vltava_protocol::batch::{BatchHeader, HEADER_SIZE};
 use vltava_types::{Offset, TimestampMs};
+
+use crate::StorageError;
+use crate::error::AtPath;
+use crate::index::{OffsetEntry, OffsetIndex, TimeEntry, TimeIndex};
+use crate::scan::{Scan, ScannedBatch};
 
 /// A segment, for tools, metrics and tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,4 +20,231 @@ pub struct SegmentInfo {
     pub base_offset: Offset,
     pub size_bytes: u64,
     pub largest_timestamp: TimestampMs,
+}
+
+pub(crate) const LOG_SUFFIX: &str = "log";
+pub(crate) const OFFSET_INDEX_SUFFIX: &str = "index";
+pub(crate) const TIME_INDEX_SUFFIX: &str = "timeindex";
+pub(crate) const SNAPSHOT_SUFFIX: &str = "snapshot";
+pub(crate) const DELETED_SUFFIX: &str = "deleted";
+
+/// `<directory>/<20 digits of the base offset>.<suffix>`.
+pub(crate) fn file_path(directory: &Path, base_offset: Offset, suffix: &str) -> PathBuf {
+    directory.join(format!("{:020}.{suffix}", base_offset.value()))
+}
+
+/// Shared by the log, which alone writes, and its readers. A reader knows by itself how much of the last segment it may
+/// see, since `size` is ahead of it there.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub base_offset: Offset,
+    path: PathBuf,
+    file: Arc<File>,
+    size: AtomicU64,
+    /// The largest timestamp, with the last offset of the first batch that has it.
+    largest_timestamp: Mutex<Option<TimeEntry>>,
+    pub offset_index: OffsetIndex,
+    pub time_index: TimeIndex,
+}
+
+/// What a walk to the end of a segment finds out, besides what the [`Segment`] keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    /// The offset after the last batch.
+    pub end_offset: Offset,
+    pub bytes_since_index_entry: u64,
+    /// Whether the last entry of the offset index leads to its batch, and none is missing after it.
+    pub index_fits: bool,
+}
+
+impl Segment {
+    /// Creates the files, or opens what is there. The index entries of an existing segment are not checked, and its
+    /// largest timestamp is only known after [`Segment::walk_tail`] or [`Segment::load_largest_timestamp`].
+    pub fn open(directory: &Path, base_offset: Offset) -> Result<Self, StorageError> {
+        let path = file_path(directory, base_offset, LOG_SUFFIX);
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).at(&path)?;
+        let size = file.metadata().at(&path)?.len();
+        let base = base_offset.value();
+        Ok(Self {
+            base_offset,
+            path,
+            file: Arc::new(file),
+            size: AtomicU64::new(size),
+            largest_timestamp: Mutex::new(None),
+            offset_index: OffsetIndex::open(file_path(directory, base_offset, OFFSET_INDEX_SUFFIX), base)?,
+            time_index: TimeIndex::open(file_path(directory, base_offset, TIME_INDEX_SUFFIX), base)?,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    pub fn largest_timestamp(&self) -> Option<TimeEntry> {
+        *self.largest_timestamp.lock()
+    }
+
+    pub fn info(&self) -> SegmentInfo {
+        SegmentInfo {
+            base_offset: self.base_offset,
+            size_bytes: self.size(),
+            largest_timestamp: self
+                .largest_timestamp()
+                .map_or(TimestampMs::NONE, |largest| TimestampMs(largest.timestamp)),
+        }
+    }
+
+    /// Writes whole batches at the end. They are not part of the segment until [`Segment::set_size`].
+    pub fn write(&self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.file.write_all_at(bytes, self.size()).at(&self.path)
+    }
+
+    pub fn set_size(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
+    }
+
+    /// Takes a batch at `position` into the largest timestamp and the indexes, as Kafka does: an entry for each batch that
+    /// begins more than `interval` bytes after the last indexed one.
+    pub fn index_batch(
+        &self,
+        position: u64,
+        header: &BatchHeader,
+        bytes_since_index_entry: &mut u64,
+        interval: u32,
+    ) -> Result<(), StorageError> {
+        self.note_timestamp(header);
+        if *bytes_since_index_entry > u64::from(interval) {
+            let position = u32::try_from(position).expect("a segment is rolled before positions overflow");
+            self.offset_index.append(OffsetEntry { offset: header.last_offset().value(), position })?;
+            if let Some(largest) = self.largest_timestamp() {
+                self.time_index.append(largest)?;
+            }
+            *bytes_since_index_entry = 0;
+        }
+        *bytes_since_index_entry += header.size() as u64;
+        Ok(())
+    }
+
+    /// Whether an index has no room for another entry.
+    pub fn index_is_full(&self, segment_index_bytes: u32) -> bool {
+        let bytes = u64::from(segment_index_bytes);
+        // The time index keeps room for the entry of sealing.
+        self.offset_index.file().len() >= bytes / 8 || self.time_index.file().len() + 1 >= bytes / 12
+    }
+
+    /// No more appends: the time index gets the largest timestamp, and the indexes' descriptors are released.
+    pub fn seal(&self) -> Result<(), StorageError> {
+        self.complete_time_index()?;
+        self.offset_index.file().close();
+        self.time_index.file().close();
+        Ok(())
+    }
+
+    pub fn complete_time_index(&self) -> Result<(), StorageError> {
+        self.largest_timestamp().map_or(Ok(()), |largest| self.time_index.append(largest))
+    }
+
+    /// Keeps all descriptors, so that readers go on after the files are renamed or removed.
+    pub fn keep_open(&self) -> Result<(), StorageError> {
+        self.offset_index.file().keep_open()?;
+        self.time_index.file().keep_open()
+    }
+
+    pub fn scan(&self, position: u64, end: u64, read_ahead: usize) -> Scan<'_> {
+        Scan::new(&self.path, &self.file, position, end, read_ahead)
+    }
+
+    /// The first batch that ends at `offset` or later, among those before the position `end`.
+    pub fn find(&self, offset: Offset, end: u64) -> Result<Option<ScannedBatch>, StorageError> {
+        let start = self.offset_index.floor(offset.value())?.map_or(0, |entry| u64::from(entry.position));
+        // An index may be ahead of the reader.
+        let mut scan = self.scan(if start < end { start } else { 0 }, end, Scan::SHORT);
+        while let Some(batch) = scan.next()? {
+            if batch.header.last_offset() >= offset {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the largest timestamp of a sealed segment from its time index.
+    pub fn load_largest_timestamp(&self) -> Result<(), StorageError> {
+        *self.largest_timestamp.lock() = self.time_index.last()?;
+        Ok(())
+    }
+
+    /// Walks from the last index entry to the end and sets the largest timestamp. Checks no CRC.
+    pub fn walk_tail(&self, interval: u32) -> Result<Tail, StorageError> {
+        let last = match self.offset_index.file().len().checked_sub(1) {
+            Some(last) => Some(self.offset_index.entry(last)?),
+            None => None,
+        };
+        let start = last.map_or(0, |entry| u64::from(entry.position));
+        let mut tail = Tail { end_offset: self.base_offset, bytes_since_index_entry: 0, index_fits: true };
+        self.load_largest_timestamp()?;
+        if last.is_some() && start >= self.size() {
+            return Ok(Tail { index_fits: false, ..tail });
+        }
+        let mut scan = self.scan(start, self.size(), Scan::SHORT);
+        let mut is_first = true;
+        while let Some(batch) = scan.next()? {
+            if is_first && last.is_some_and(|entry| entry.offset != batch.header.last_offset().value()) {
+                tail.index_fits = false;
+            }
+            is_first = false;
+            tail.index_fits &= tail.bytes_since_index_entry <= u64::from(interval);
+            self.note_timestamp(&batch.header);
+            tail.end_offset = batch.header.next_offset();
+            tail.bytes_since_index_entry += batch.size();
+        }
+        Ok(tail)
+    }
+
+    /// Whether the time index goes up to the largest timestamp, as that of a sealed or cleanly closed segment does.
+    pub fn time_index_is_complete(&self) -> Result<bool, StorageError> {
+        Ok(self.time_index.last()? == self.largest_timestamp())
+    }
+
+    /// The largest timestamp of the first batch, from which `segment.ms` counts.
+    pub fn first_timestamp(&self) -> Result<Option<i64>, StorageError> {
+        let first = self.scan(0, self.size(), HEADER_SIZE).next()?;
+        Ok(first.map(|batch| batch.header.max_timestamp.value()))
+    }
+
+    /// Cuts the file and everything known about it down to the batches before `position`, which begin below `offset`.
+    pub fn truncate(&self, position: u64, offset: Offset) -> Result<(), StorageError> {
+        self.offset_index.truncate_to_offset(offset.value())?;
+        self.time_index.truncate_to_offset(offset.value())?;
+        self.file.set_len(position).at(&self.path)?;
+        self.set_size(position);
+        self.load_largest_timestamp()
+    }
+
+    /// Forgets the indexes' entries from `offset` on, and the largest timestamp of what comes after.
+    pub fn truncate_indexes(&self, offset: Offset) -> Result<(), StorageError> {
+        self.offset_index.truncate_to_offset(offset.value())?;
+        self.time_index.truncate_to_offset(offset.value())?;
+        self.load_largest_timestamp()
+    }
+
+    /// The files of this segment.
+    pub fn paths(&self) -> [&Path; 3] {
+        [&self.path, self.offset_index.file().path(), self.time_index.file().path()]
+    }
+
+    fn note_timestamp(&self, header: &BatchHeader) {
+        let mut largest = self.largest_timestamp.lock();
+        if header.max_timestamp.value() > largest.map_or(-1, |largest| largest.timestamp) {
+            *largest =
+                Some(TimeEntry { timestamp: header.max_timestamp.value(), offset: header.last_offset().value() });
+        }
+    }
 }

@@ -1,0 +1,105 @@
+//! Taking back what was appended: a follower whose log diverges from its leader's, a Raft log with a conflict.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use vltava_host::fs;
+use vltava_types::Offset;
+
+use crate::error::AtPath;
+use crate::log::ActiveSegment;
+use crate::recovery::load_producers;
+use crate::segment::{SNAPSHOT_SUFFIX, Segment, file_path};
+use crate::{Log, StorageError};
+
+impl Log {
+    /// Drops everything from `offset` on; if it lies within a batch, the whole batch. Epochs and producers follow.
+    /// Returns the new log end offset. Below the log start offset, the log start offset comes down with it. Durable on
+    /// return, so that what was dropped cannot come back under records appended later.
+    ///
+    /// A crash on the way leaves either a longer log, with all of its end scanned at the next opening, or the
+    /// truncated one: the recovery point is lowered first, and segments go from the last one down.
+    pub fn truncate_to(&mut self, offset: Offset) -> Result<Offset, StorageError> {
+        if offset >= self.log_end_offset {
+            return Ok(self.log_end_offset);
+        }
+        let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
+        let Some(index) = after.checked_sub(1) else {
+            self.truncate_fully_and_start_at(offset)?;
+            return Ok(offset);
+        };
+        let segment = Arc::clone(&self.segments[index]);
+        let batch = segment.find(offset, segment.size())?;
+        let position = batch.map_or(segment.size(), |batch| batch.position);
+        let new_end = batch.map_or(offset, |batch| offset.min(batch.header.base_offset));
+
+        self.begin_truncation(new_end)?;
+        self.epochs.truncate_from_end(new_end);
+        self.write_epochs()?;
+        self.remove_segments_from(index + 1)?;
+        segment.keep_open()?;
+        segment.truncate(position, new_end)?;
+        segment.file().sync_data().at(segment.path())?;
+        fs::sync_dir(&self.directory).at(&self.directory)?;
+
+        let tail = segment.walk_tail(self.config.index_interval_bytes)?;
+        self.active = ActiveSegment {
+            bytes_since_index_entry: tail.bytes_since_index_entry,
+            first_timestamp: segment.first_timestamp()?,
+            ..ActiveSegment::new(&self.config)
+        };
+        self.log_end_offset = new_end;
+        self.log_start_offset = self.log_start_offset.min(new_end);
+        self.recovery_point = self.recovery_point.min(new_end);
+        self.producers = load_producers(&self.directory, &mut self.snapshots, &self.segments, new_end)?;
+        Ok(new_end)
+    }
+
+    /// Drops everything; the next record gets `offset`, which is also the new log start offset. For a follower whose
+    /// leader's log begins beyond its own end. Durable on return.
+    pub fn truncate_fully_and_start_at(&mut self, offset: Offset) -> Result<(), StorageError> {
+        self.begin_truncation(offset)?;
+        self.epochs.clear();
+        self.write_epochs()?;
+        self.remove_segments_from(0)?;
+        for snapshot in std::mem::take(&mut self.snapshots) {
+            let path = file_path(&self.directory, snapshot, SNAPSHOT_SUFFIX);
+            self.unflushed.retain(|unflushed| unflushed.path != path);
+            fs::remove_file(&path).at(&path)?;
+        }
+        self.segments = Arc::new(vec![Arc::new(Segment::open(&self.directory, offset)?)]);
+        fs::sync_dir(&self.directory).at(&self.directory)?;
+        self.active = ActiveSegment::new(&self.config);
+        self.log_start_offset = offset;
+        self.recovery_point = offset;
+        self.log_end_offset = offset;
+        self.producers.clear();
+        Ok(())
+    }
+
+    /// Makes readers and flushes under way void, and makes sure that the next opening scans what comes after `new_end`.
+    fn begin_truncation(&mut self, new_end: Offset) -> Result<(), StorageError> {
+        self.truncations.fetch_add(1, Ordering::AcqRel);
+        if let Some(recovery_points) = &self.recovery_points {
+            recovery_points.checkpoint.lower(&recovery_points.partition, new_end)?;
+        }
+        Ok(())
+    }
+
+    fn write_epochs(&mut self) -> Result<(), StorageError> {
+        self.epochs_version += 1;
+        self.epoch_checkpoint.write(&self.epochs_at_present())?;
+        self.epochs_written = self.epochs_version;
+        Ok(())
+    }
+
+    fn remove_segments_from(&mut self, index: usize) -> Result<(), StorageError> {
+        let segments = Arc::clone(&self.segments);
+        for segment in segments[index..].iter().rev() {
+            segment.keep_open()?;
+            self.remove_files(segment)?;
+        }
+        self.segments = Arc::new(segments[..index].to_vec());
+        Ok(())
+    }
+}
