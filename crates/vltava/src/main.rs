@@ -1,9 +1,8 @@
-//! The `vltava` binary: reads the command line, and wires the crates together.
+//! The `vltava` binary: reads the command line and runs nodes.
 
 mod cluster;
 mod environment;
 mod logging;
-mod node;
 mod properties;
 mod ready;
 mod serve;

@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use vltava_broker::config::{BrokerConfig, Durability};
 
 use crate::ServeArguments;
-use crate::node::Node;
 use crate::settings;
 use crate::signals::Signals;
+use vltava::node::Node;
 
 /// Beyond the time that controlled shutdown may take, what closing logs may take before the process ends anyway.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(20);
