@@ -6,7 +6,7 @@
 
 pub use kafka_wire::*;
 pub use kafka_wire_core::{
-    ApiVersion, DecodeError, EncodeError, KafkaDecode, KafkaEncode, StrBytes, TaggedFields, Uuid,
+    ApiVersion, DecodeError, DecodeLimits, Decoder, EncodeError, KafkaDecode, KafkaEncode, StrBytes, TaggedFields, Uuid,
 };
 
 use vltava_types::{DirectoryId, TopicId};
