@@ -265,7 +265,6 @@ impl BrokerConfig {
 /// Reads every setting, so that all problems come out at once. `None` if a problem leaves no sensible value.
 fn read(reader: &mut Reader<'_>, properties: &BTreeMap<String, String>, host_name: &str) -> Option<BrokerConfig> {
     let node_id = BrokerId(reader.int("node.id", reader.raw("broker.id").and_then(|v| v.parse().ok()).unwrap_or(1)));
-    reader.seen("broker.id");
     if node_id.value() < 0 {
         reader.problem("node.id must not be negative".to_owned());
     }

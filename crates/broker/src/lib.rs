@@ -8,13 +8,18 @@ pub mod api;
 pub mod config;
 mod connection;
 pub mod controller;
+mod fetch_sessions;
 pub mod partition;
+mod producer_ids;
 pub mod replica_manager;
+pub mod server;
+pub mod topic_creation;
 
 pub use connection::ConnectionInfo;
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::{Duration, Instant};
 use vltava_metadata::ClusterImage;
 use vltava_metadata::controller::{ControllerRequest, ControllerResponse};
@@ -22,15 +27,37 @@ use vltava_types::{BrokerId, ErrorCode};
 
 use crate::config::BrokerConfig;
 use crate::controller::Controller;
+use crate::fetch_sessions::FetchSessions;
+use crate::producer_ids::ProducerIds;
+use crate::replica_manager::ReplicaManager;
+use crate::topic_creation::TopicCreation;
 
 /// One running broker: what its request handlers share.
 pub struct Broker {
     pub node_id: BrokerId,
     pub config: Arc<BrokerConfig>,
     pub controller: Arc<dyn Controller>,
+    pub replicas: Arc<ReplicaManager>,
+    pub topic_creation: TopicCreation,
+    fetch_sessions: Mutex<FetchSessions>,
+    producer_ids: ProducerIds,
 }
 
 impl Broker {
+    /// A broker over replicas that are open; [`server::Server::open`] lets clients in.
+    #[must_use]
+    pub fn new(config: Arc<BrokerConfig>, controller: Arc<dyn Controller>, replicas: Arc<ReplicaManager>) -> Arc<Self> {
+        Arc::new(Self {
+            node_id: config.node_id,
+            fetch_sessions: Mutex::new(FetchSessions::new(config.replication.fetch_session_slots)),
+            config,
+            controller,
+            replicas,
+            topic_creation: TopicCreation::default(),
+            producer_ids: ProducerIds::default(),
+        })
+    }
+
     /// The newest committed image.
     #[must_use]
     pub fn image(&self) -> Arc<ClusterImage> {

@@ -5,18 +5,32 @@
 //! next, so nothing here remembers what an image says. What the [`Controller`] does remember is volatile by nature:
 //! when it last heard of each broker. A new controller starts without that memory, and safely so.
 
+mod brokers;
+mod configs;
+mod draft;
+mod election;
+mod features;
+mod heartbeats;
+mod isr;
+mod partition_update;
+mod placement;
+mod producer_ids;
+mod reassignment;
 mod requests;
+mod sessions;
+mod topics;
 
-use vltava_types::{BrokerEpoch, BrokerId};
+use vltava_types::{BrokerId, IncarnationId};
 
 use crate::image::ClusterImage;
 use crate::record::MetadataRecord;
+use sessions::Sessions;
 
 pub use requests::{
-    AlterConfigs, AlterPartition, AlterPartitions, AlteredPartition, ConfigOperation, ControllerError,
-    ControllerRequest, ControllerResponse, CreatePartitionsTopic, CreateTopic, CreateTopics, CreatedTopic,
-    CreatedTopicDetail, ElectionType, Heartbeat, HeartbeatReply, ProducerIdBlock, Reassignment, RegisterBroker,
-    TopicSelector,
+    AlterConfigs, AlterPartition, AlterPartitions, AlteredPartition, AlteredPartitions, ConfigOperation,
+    ControllerError, ControllerRequest, ControllerResponse, CreatePartitionsTopic, CreateTopic, CreateTopics,
+    CreatedTopic, CreatedTopicDetail, DeletedTopics, ElectionType, Heartbeat, HeartbeatReply, ProducerIdBlock,
+    Reassignment, RegisterBroker, TopicSelector,
 };
 
 /// What the controller wants. Nothing has happened until `records` commit.
@@ -29,13 +43,15 @@ pub struct Decision<T> {
 /// The settings of the controller's own node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerConfig {
+    /// This process, if it is a broker too. Its earlier incarnations are known to be dead.
+    pub local_node: Option<(BrokerId, IncarnationId)>,
     /// `broker.session.timeout.ms`: a broker that is not heard of for so long is fenced.
     pub session_timeout_ms: i64,
     /// `num.partitions`, for topics created without a count.
     pub default_partition_count: i32,
     /// `default.replication.factor`, for topics created without one.
     pub default_replication_factor: i16,
-    /// `min.insync.replicas` of topics that do not set it, unless a cluster-wide dynamic config does.
+    /// `min.insync.replicas` that a new cluster begins with. Later it is a dynamic config of the cluster.
     pub min_insync_replicas: i32,
     /// `unclean.leader.election.enable` of topics that do not set it, unless a cluster-wide dynamic config does.
     pub unclean_leader_election_enable: bool,
@@ -52,6 +68,7 @@ pub struct ControllerConfig {
 impl Default for ControllerConfig {
     fn default() -> Self {
         Self {
+            local_node: None,
             session_timeout_ms: 3000,
             default_partition_count: 1,
             default_replication_factor: 1,
@@ -66,49 +83,95 @@ impl Default for ControllerConfig {
 }
 
 /// The active controller. Holds broker sessions, which are volatile, and its settings; nothing that is replicated.
+/// Times are monotonic milliseconds.
 #[derive(Debug)]
 pub struct Controller {
     config: ControllerConfig,
+    sessions: Sessions,
+    last_tick_ms: Option<i64>,
+    next_balancing_ms: Option<i64>,
 }
 
 impl Controller {
     #[must_use]
     pub fn new(config: ControllerConfig) -> Self {
-        Self { config }
+        Self { config, sessions: Sessions::default(), last_tick_ms: None, next_balancing_ms: None }
     }
 
     /// A new term begins: every unfenced broker gets a fresh session. Returns those to probe at once.
     pub fn on_elected(&mut self, image: &ClusterImage, now_ms: i64) -> Vec<BrokerId> {
-        unimplemented!("{image:?} {now_ms} {:?}", self.config)
+        self.sessions.clear();
+        self.last_tick_ms = Some(now_ms);
+        self.next_balancing_ms = None;
+        let mut unfenced = vec![];
+        for broker in image.brokers.values().filter(|broker| !broker.fenced) {
+            self.sessions.begin(broker.broker_id, broker.broker_epoch, image.offset, now_ms);
+            unfenced.push(broker.broker_id);
+        }
+        unfenced
     }
 
-    /// The first records of a cluster's life, if the image has none yet.
-    pub fn form_cluster(&self, image: &ClusterImage, cluster_id: &str) -> Vec<MetadataRecord> {
-        unimplemented!("{image:?} {cluster_id}")
-    }
-
-    /// Decides one request. `now_ms` is monotonic.
+    /// Decides one request.
     pub fn handle(
         &mut self,
         image: &ClusterImage,
         request: &ControllerRequest,
         now_ms: i64,
     ) -> Decision<ControllerResponse> {
-        unimplemented!("{image:?} {request:?} {now_ms}")
+        use ControllerRequest as Request;
+        use ControllerResponse as Response;
+        match request {
+            Request::RegisterBroker(request) => {
+                self.register_broker(image, request, now_ms).map(Response::RegisterBroker)
+            }
+            Request::Heartbeat(request) => self.heartbeat(image, request, now_ms).map(Response::Heartbeat),
+            Request::AlterPartitions(request) => self.alter_partitions(image, request).map(Response::AlterPartitions),
+            Request::CreateTopics(request) => self.create_topics(image, request).map(Response::CreateTopics),
+            Request::DeleteTopics { topics } => self.delete_topics(image, topics).map(Response::DeleteTopics),
+            Request::CreatePartitions { topics, validate_only } => {
+                self.create_partitions(image, topics, *validate_only).map(Response::CreatePartitions)
+            }
+            Request::AlterConfigs(request) => self.alter_configs(image, request).map(Response::AlterConfigs),
+            Request::ElectLeaders { election_type, partitions } => {
+                self.elect_leaders(image, *election_type, partitions.as_deref()).map(Response::ElectLeaders)
+            }
+            Request::AlterPartitionReassignments { partitions, allow_replication_factor_change } => self
+                .alter_partition_reassignments(image, partitions, *allow_replication_factor_change)
+                .map(Response::AlterPartitionReassignments),
+            Request::AllocateProducerIds { broker_id, broker_epoch } => {
+                producer_ids::allocate_producer_ids(image, *broker_id, *broker_epoch).map(Response::AllocateProducerIds)
+            }
+            Request::UnregisterBroker { broker_id } => {
+                self.unregister_broker(image, *broker_id).map(Response::UnregisterBroker)
+            }
+        }
     }
 
-    /// What is due without a request: expired sessions, preferred-leader balancing. Called every 100 ms or so.
+    /// What is due without a request: an expired session, else the balancing of leaders. Called every 100 ms or so;
+    /// fences one broker at most, so that a decision stays small.
     pub fn tick(&mut self, image: &ClusterImage, now_ms: i64) -> Vec<MetadataRecord> {
-        unimplemented!("{image:?} {now_ms}")
+        self.forgive_own_absence(now_ms);
+        for broker in image.brokers.values().filter(|broker| !broker.fenced) {
+            if self.is_expired(image, broker, now_ms) {
+                return self.fence(image, broker.broker_id);
+            }
+        }
+        self.balance_leaders(image, now_ms)
     }
 
-    /// A probe proved the process dead (connection refused): fence at once. Ignored if the epoch is not current.
-    pub fn on_broker_down(
-        &mut self,
-        image: &ClusterImage,
-        broker_id: BrokerId,
-        broker_epoch: BrokerEpoch,
-    ) -> Vec<MetadataRecord> {
-        unimplemented!("{image:?} {broker_id} {broker_epoch}")
+    /// If this process itself stood still (suspended, starved), heartbeats wait in its queues and prove nothing by their
+    /// absence.
+    fn forgive_own_absence(&mut self, now_ms: i64) {
+        let away_ms = self.last_tick_ms.map_or(0, |last_ms| now_ms.saturating_sub(last_ms));
+        if away_ms > self.config.session_timeout_ms / 2 {
+            self.sessions.extend(away_ms);
+        }
+        self.last_tick_ms = Some(now_ms);
+    }
+}
+
+impl<T> Decision<T> {
+    fn map<U>(self, into: impl FnOnce(T) -> U) -> Decision<U> {
+        Decision { records: self.records, response: into(self.response) }
     }
 }

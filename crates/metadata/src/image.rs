@@ -215,6 +215,12 @@ impl ClusterImage {
         self.brokers.values().filter(|broker| broker.is_broker && !broker.fenced)
     }
 
+    /// Whether this node, broker or not, is registered and unfenced.
+    #[must_use]
+    pub fn is_unfenced(&self, broker_id: BrokerId) -> bool {
+        self.brokers.get(&broker_id).is_some_and(|broker| !broker.fenced)
+    }
+
     /// Whether this broker is registered and unfenced. It may be shutting down.
     #[must_use]
     pub fn is_live(&self, broker_id: BrokerId) -> bool {

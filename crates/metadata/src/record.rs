@@ -79,7 +79,7 @@ pub struct PartitionRecord {
     pub isr: Vec<BrokerId>,
     /// Out of the ISR but known to hold everything below the high watermark (KIP-966).
     pub eligible_leader_replicas: Vec<BrokerId>,
-    /// The last leader, once ISR and ELR are both empty (KIP-966).
+    /// The last leader, while there is none: the likeliest to have the most if all others are lost (KIP-966).
     pub last_known_leader: Option<BrokerId>,
     pub adding_replicas: Vec<BrokerId>,
     pub removing_replicas: Vec<BrokerId>,

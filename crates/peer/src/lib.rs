@@ -10,6 +10,7 @@
 pub mod client;
 pub mod controller;
 pub mod raft;
+pub mod replica;
 pub mod server;
 
 /// The longest message either side accepts, in bytes.

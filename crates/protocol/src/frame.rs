@@ -7,11 +7,11 @@ use kafka_wire_core::{ApiVersion, DecodeError, DecodeLimits, Decoder, EncodeErro
 use crate::messages::{KafkaRequest, KafkaResponse, RequestHeader, ResponseHeader, StrBytes};
 use crate::versions::ApiKey;
 
-/// Frames of other requests than those that carry bulk data are refused above this size. Decoding a structure may take
-/// some thirty times its size on the wire, so this bounds what one request can make the broker allocate.
-pub const MAX_CONTROL_FRAME_BYTES: usize = 16 * 1024 * 1024;
+/// Frames of other requests than those that carry bulk data are refused above this size. A structure may take some thirty
+/// times its size on the wire once decoded, so this bounds what one request can make the broker allocate.
+pub const MAX_CONTROL_FRAME_BYTES: usize = 4 * 1024 * 1024;
 
-/// No array of a request may have more elements.
+/// No array of a request may have more elements. A Produce request may not have more topics and partitions in total.
 const MAX_ARRAY_ELEMENTS: usize = 200_000;
 
 /// What a request says of itself before its body.
@@ -81,8 +81,11 @@ pub fn read_header(frame: Bytes) -> Result<Incoming, FrameError> {
 pub fn decode_body<R: KafkaRequest>(header: &Header, body: Bytes) -> Result<R, FrameError> {
     assert_eq!(R::API_KEY.value(), header.api.code(), "the caller picks the request type by the header's key");
     let limits = limits(body.len());
-    R::decode_from_bytes(body, ApiVersion::new(header.version), limits)
-        .map_err(|error| FrameError::MalformedBody { api: header.api, error })
+    let malformed = |error| FrameError::MalformedBody { api: header.api, error };
+    if header.api == ApiKey::Produce {
+        bound_produce(body.clone(), header.version).map_err(malformed)?;
+    }
+    R::decode_from_bytes(body, ApiVersion::new(header.version), limits).map_err(malformed)
 }
 
 /// Encodes a whole response frame: length, header, body.
@@ -109,9 +112,53 @@ pub fn encode_response<R: KafkaResponse>(
     Ok(buffer.freeze())
 }
 
-/// Whether requests of this API may be as large as `socket.request.max.bytes`.
+/// Whether requests of this API may be as large as `socket.request.max.bytes`. Group assignments are flat arrays of
+/// bytes, which the limit of elements bounds.
 const fn carries_bulk_data(api: ApiKey) -> bool {
-    matches!(api, ApiKey::Produce)
+    matches!(api, ApiKey::Produce | ApiKey::JoinGroup | ApiKey::SyncGroup)
+}
+
+/// Walks a Produce request without keeping anything. Its frames may be large, so that partitions of a few bytes each
+/// would unfold to gigabytes: their number is checked before they are decoded.
+fn bound_produce(body: Bytes, version: i16) -> Result<(), DecodeError> {
+    let is_flexible = ApiKey::Produce.is_flexible(version);
+    let size = body.len();
+    let mut decoder = Decoder::new(body, limits(size))?;
+    let mut budget = MAX_ARRAY_ELEMENTS;
+    let mut take_array = |decoder: &mut Decoder| {
+        let offset = decoder.offset();
+        let count = if is_flexible { decoder.read_compact_array_len()? } else { decoder.read_array_len()? }.get();
+        budget = budget.checked_sub(count).ok_or(DecodeError::LimitExceeded {
+            kind: "topics and partitions",
+            length: count,
+            limit: budget,
+            offset,
+        })?;
+        Ok::<usize, DecodeError>(count)
+    };
+    let _transactional_id =
+        if is_flexible { decoder.read_compact_nullable_string()? } else { decoder.read_nullable_string()? };
+    let _acks = decoder.read_i16()?;
+    let _timeout_ms = decoder.read_i32()?;
+    for _ in 0..take_array(&mut decoder)? {
+        match (version >= 13, is_flexible) {
+            (true, _) => _ = decoder.read_uuid()?,
+            (false, true) => _ = decoder.read_compact_string()?,
+            (false, false) => _ = decoder.read_string()?,
+        }
+        for _ in 0..take_array(&mut decoder)? {
+            let _index = decoder.read_i32()?;
+            let _records =
+                if is_flexible { decoder.read_compact_nullable_bytes()? } else { decoder.read_nullable_bytes()? };
+            if is_flexible {
+                decoder.read_tagged_fields()?;
+            }
+        }
+        if is_flexible {
+            decoder.read_tagged_fields()?;
+        }
+    }
+    Ok(())
 }
 
 /// Nothing in a frame can be longer than the frame, and nothing is allocated ahead of the bytes that pay for it.

@@ -4,7 +4,15 @@
 //! of its own, declare the file here, and name it in [`handlers!`]. What is not named there is neither advertised
 //! nor accepted.
 
-mod api_versions;
+pub(crate) mod api_versions;
+mod describe_producers;
+mod fetch;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod produce;
+pub(crate) mod routing;
 
 use std::sync::Arc;
 
@@ -74,16 +82,25 @@ macro_rules! handlers {
 
 handlers! {
     ApiVersionsRequest => api_versions,
+    DescribeProducersRequest => describe_producers,
+    FetchRequest => fetch,
+    InitProducerIdRequest => init_producer_id,
+    ListOffsetsRequest => list_offsets,
+    MetadataRequest => metadata,
+    OffsetForLeaderEpochRequest => offset_for_leader_epoch,
 }
 
 /// Begins a request, in the order of its connection.
 pub async fn dispatch(context: &RequestContext<'_>, header: &Header, body: Bytes) -> Result<Answer, Refusal> {
+    if header.api == ApiKey::Produce {
+        return produce::begin(context, header, frame::decode_body(header, body)?);
+    }
     handle(context, header, body).await
 }
 
 /// Whether requests of this key are served.
 pub fn is_served(api: ApiKey) -> bool {
-    HANDLED.contains(&api.code())
+    api == ApiKey::Produce || HANDLED.contains(&api.code())
 }
 
 fn respond<R: KafkaResponse>(header: &Header, response: &R) -> Result<Answer, Refusal> {

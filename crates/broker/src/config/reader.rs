@@ -1,23 +1,41 @@
-//! Typed access to properties that notes problems instead of stopping at the first, and which names were asked for.
+//! Typed access to properties that notes problems instead of stopping at the first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
+use vltava_metadata::configs;
+
 pub(super) struct Reader<'a> {
     properties: &'a BTreeMap<String, String>,
-    seen: BTreeSet<String>,
     problems: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(properties: &'a BTreeMap<String, String>) -> Self {
-        Self { properties, seen: BTreeSet::new(), problems: Vec::new() }
+        Self { properties, problems: Vec::new() }
     }
 
-    /// The problems and the warnings, one line each.
-    pub(super) fn finish(self) -> (Vec<String>, Vec<String>) {
-        (self.problems, Vec::new())
+    /// The problems and the warnings, one line each. Names and values are held against the table of all configs here,
+    /// which also covers those that are read later and elsewhere, such as the defaults of topics.
+    pub(super) fn finish(mut self) -> (Vec<String>, Vec<String>) {
+        let mut warnings = Vec::new();
+        for (name, value) in self.properties {
+            let Some(config) = configs::broker_config(name) else {
+                let nearest = configs::nearest_broker_config(name);
+                let suggestion = nearest.map_or(String::new(), |nearest| format!("; did you mean {nearest}?"));
+                self.problem(format!("{name} is no setting of Kafka's or of Vltava's{suggestion}"));
+                continue;
+            };
+            if !config.is_honoured {
+                warnings.push(format!("{name} is a setting of Kafka's that is not honoured yet: it has no effect"));
+            } else if !self.problems.iter().any(|problem| problem.starts_with(name.as_str()))
+                && let Err(error) = config.parse(value.trim())
+            {
+                self.problem(error.to_string());
+            }
+        }
+        (self.problems, warnings)
     }
 
     pub(super) fn problem(&mut self, problem: String) {
@@ -26,9 +44,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Notes that a name is honoured.
-    pub(super) fn seen(&mut self, name: &str) {
-        self.seen.insert(name.to_owned());
+    /// What is read here must be told as honoured there.
+    fn honours(name: &str) {
+        debug_assert!(configs::broker_config(name).is_some_and(|config| config.is_honoured), "{name} is honoured");
     }
 
     /// The value as written, without noting the name.
@@ -38,19 +56,19 @@ impl<'a> Reader<'a> {
 
     /// A value that is not empty.
     pub(super) fn text(&mut self, name: &str) -> Option<String> {
-        self.seen(name);
+        Self::honours(name);
         self.raw(name).filter(|value| !value.is_empty()).map(str::to_owned)
     }
 
     /// A comma-separated list, without empty elements.
     pub(super) fn list(&mut self, name: &str, default: &str) -> Vec<String> {
-        self.seen(name);
+        Self::honours(name);
         let text = self.raw(name).unwrap_or(default);
         text.split(',').map(str::trim).filter(|element| !element.is_empty()).map(str::to_owned).collect()
     }
 
     pub(super) fn boolean(&mut self, name: &str, default: bool) -> bool {
-        self.seen(name);
+        Self::honours(name);
         match self.raw(name) {
             None => default,
             Some(text) if text.eq_ignore_ascii_case("true") => true,
@@ -115,7 +133,7 @@ impl<'a> Reader<'a> {
     }
 
     fn number<T: FromStr>(&mut self, name: &str, default: T) -> T {
-        self.seen(name);
+        Self::honours(name);
         let Some(text) = self.raw(name) else { return default };
         if let Ok(value) = text.parse() {
             return value;

@@ -178,3 +178,27 @@ fn ipv6_addresses_are_read_with_brackets() {
             voter 1@[::1]:9092"#]],
     );
 }
+
+#[test]
+fn a_misspelt_name_is_an_error_and_an_unhonoured_one_a_warning() {
+    check(
+        "log.retention.hour=1
+         surely.not.a.setting=1",
+        expect![[r#"
+            error: log.retention.hour is no setting of Kafka's or of Vltava's; did you mean log.retention.hours?
+            error: surely.not.a.setting is no setting of Kafka's or of Vltava's"#]],
+    );
+    check(
+        "num.io.threads=8",
+        expect![[r#"
+        node 1 broker=true controller=true
+        PLAINTEXT on localhost:9092 told localhost:9092
+        peer PLAINTEXT on localhost:9092 told localhost:9092 shared=true
+        voter 1@localhost:9092
+        warning: num.io.threads is a setting of Kafka's that is not honoured yet: it has no effect"#]],
+    );
+    check(
+        "log.retention.hours=soon",
+        expect!["error: Invalid value soon for configuration log.retention.hours: Not a number of type INT"],
+    );
+}

@@ -37,9 +37,9 @@ pub enum ControllerRequest {
 pub enum ControllerResponse {
     RegisterBroker(Result<BrokerEpoch, ControllerError>),
     Heartbeat(Result<HeartbeatReply, ControllerError>),
-    AlterPartitions(Result<Vec<(TopicPartition, Result<AlteredPartition, ErrorCode>)>, ControllerError>),
+    AlterPartitions(Result<AlteredPartitions, ControllerError>),
     CreateTopics(Vec<CreatedTopic>),
-    DeleteTopics(Vec<(TopicSelector, Result<(TopicId, String), ControllerError>)>),
+    DeleteTopics(DeletedTopics),
     CreatePartitions(Vec<(String, Result<(), ControllerError>)>),
     AlterConfigs(Vec<(ConfigResource, Result<(), ControllerError>)>),
     /// `None` asked for all partitions and gets those for which an election was needed.
@@ -48,6 +48,12 @@ pub enum ControllerResponse {
     AllocateProducerIds(Result<ProducerIdBlock, ControllerError>),
     UnregisterBroker(Result<(), ControllerError>),
 }
+
+/// Each partition of an AlterPartition request with its outcome.
+pub type AlteredPartitions = Vec<(TopicPartition, Result<AlteredPartition, ErrorCode>)>;
+
+/// Each selected topic with what was deleted.
+pub type DeletedTopics = Vec<(TopicSelector, Result<(TopicId, String), ControllerError>)>;
 
 /// A node registers at start-up, and again whenever the controller does not know its epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,330 @@
+//! Fetch: reads partitions for consumers, and waits where there is too little to read.
+//!
+//! Only replica streams move the high watermark, and they do not come this way: a request that claims to be from a
+//! replica is refused, whatever id it brings.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use vltava_host::{clock, random};
+use vltava_protocol::make;
+use vltava_protocol::messages::fetch_response::{
+    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
+use vltava_protocol::messages::{FetchRequest, FetchResponse, WireId as _};
+use vltava_types::{ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
+
+use crate::api::RequestContext;
+use crate::api::routing::{LeaderHints, epoch_of_client, hosted_partition};
+use crate::fetch_sessions::{PartitionKey, PartitionNews, Plan, Position, SessionRequest, TopicKey};
+use crate::partition::{Isolation, Partition, ReadRequest, ReadResult};
+
+/// An ordinary consumer, and a debugging one. All other replica ids are those of brokers.
+const CONSUMER: i32 = -1;
+const DEBUGGING_CONSUMER: i32 = -2;
+
+pub async fn handle(context: &RequestContext<'_>, request: FetchRequest) -> FetchResponse {
+    if !is_consumer(context.version, &request) {
+        return refuse_replica(context, request);
+    }
+    let limits = Limits::new(context, &request);
+    let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    let session = session_request(context.version, request);
+    let plan = match context.broker.fetch_sessions.lock().begin(session, clock::now()) {
+        Ok(plan) => plan,
+        Err(error) => return make!(FetchResponse { error_code: error.code() }),
+    };
+    let mut targets: Vec<Target> = plan.partitions.iter().map(|(key, at)| Target::new(context, key, *at)).collect();
+    read_until(&mut targets, &limits, deadline).await;
+    respond(context, &limits, &plan, &targets)
+}
+
+fn is_consumer(version: i16, request: &FetchRequest) -> bool {
+    let replica_id = if version >= 15 { request.replica_state.replica_id } else { request.replica_id };
+    replica_id == CONSUMER || replica_id == DEBUGGING_CONSUMER
+}
+
+/// As Kafka refuses a client that may not act as a broker.
+fn refuse_replica(context: &RequestContext<'_>, request: FetchRequest) -> FetchResponse {
+    tracing::warn!(
+        peer = %context.connection.peer,
+        client_id = context.client_id,
+        "refusing a fetch request that claims to come from a replica"
+    );
+    let responses = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter();
+        make!(FetchableTopicResponse {
+            partitions: partitions.map(|p| failed(p.partition, ErrorCode::TopicAuthorizationFailed)).collect(),
+            topic: topic.topic,
+            topic_id: topic.topic_id,
+        })
+    });
+    make!(FetchResponse { responses: responses.collect() })
+}
+
+/// What holds for all partitions of a request.
+struct Limits {
+    min_bytes: usize,
+    max_bytes: usize,
+    isolation: Isolation,
+    /// Clients that know of KIP-392 may read from followers.
+    allow_follower: bool,
+}
+
+impl Limits {
+    fn new(context: &RequestContext<'_>, request: &FetchRequest) -> Self {
+        let max_bytes = bytes(request.max_bytes).min(context.broker.config.replication.fetch_max_bytes);
+        Self {
+            min_bytes: bytes(request.min_bytes).min(max_bytes),
+            max_bytes,
+            isolation: if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
+            allow_follower: context.version >= 11,
+        }
+    }
+}
+
+fn bytes(number: i32) -> usize {
+    usize::try_from(number).unwrap_or(0)
+}
+
+fn session_request(version: i16, request: FetchRequest) -> SessionRequest {
+    // Names are copied: a session must not hold on to the buffer that its request came in.
+    let uses_topic_ids = version >= 13;
+    let key = |name: &str, id| {
+        if uses_topic_ids { TopicKey::Id(TopicId::from_wire(id)) } else { TopicKey::Name(name.to_owned()) }
+    };
+    let partitions = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(move |p| {
+            let key = PartitionKey { topic: key(&topic.topic, topic.topic_id), partition: p.partition };
+            let position = Position {
+                fetch_offset: p.fetch_offset,
+                max_bytes: p.partition_max_bytes,
+                current_leader_epoch: p.current_leader_epoch,
+                last_fetched_epoch: p.last_fetched_epoch,
+            };
+            (key, position)
+        })
+    });
+    let forgotten = request.forgotten_topics_data.iter().flat_map(|topic| {
+        let topic_key = key(&topic.topic, topic.topic_id);
+        topic.partitions.iter().map(move |p| PartitionKey { topic: topic_key.clone(), partition: *p })
+    });
+    SessionRequest {
+        session_id: request.session_id,
+        // Before version 7 there were no sessions.
+        session_epoch: if version >= 7 { request.session_epoch } else { -1 },
+        uses_topic_ids,
+        partitions: partitions.collect(),
+        forgotten: forgotten.collect(),
+    }
+}
+
+/// One partition under way.
+struct Target {
+    id: Option<TopicPartition>,
+    partition: Option<Arc<Partition>>,
+    position: Position,
+    /// What the last read gave.
+    result: Result<ReadResult, ErrorCode>,
+}
+
+impl Target {
+    fn new(context: &RequestContext<'_>, key: &PartitionKey, position: Position) -> Self {
+        let topic_id = match &key.topic {
+            TopicKey::Id(id) if context.image.topic(*id).is_some() => Ok(*id),
+            TopicKey::Id(_) => Err(ErrorCode::UnknownTopicId),
+            TopicKey::Name(name) => context.image.topic_id(name).ok_or(ErrorCode::UnknownTopicOrPartition),
+        };
+        let found = topic_id.and_then(|id| hosted_partition(context.broker, &context.image, id, key.partition));
+        let id = topic_id.ok().map(|topic_id| TopicPartition { topic_id, partition: PartitionIndex(key.partition) });
+        let result = Err(found.as_ref().err().copied().unwrap_or(ErrorCode::UnknownServerError));
+        Self { id, partition: found.ok(), position, result }
+    }
+
+    fn record_bytes(&self) -> usize {
+        self.result.as_ref().map_or(0, |result| result.records.len())
+    }
+
+    /// Whether reading again could give something else.
+    fn has_changed(&self) -> bool {
+        match (&self.partition, &self.result) {
+            (Some(partition), Ok(result)) => {
+                partition.high_watermark() != result.high_watermark
+                    || partition.log_start_offset() != result.log_start_offset
+                    || partition.leadership().leader_epoch != result.leader_epoch
+            }
+            (Some(_), Err(_)) => true,
+            (None, _) => false,
+        }
+    }
+
+    fn read(&mut self, limits: &Limits, bytes_left: usize, at_least_one_batch: bool) {
+        let Some(partition) = &self.partition else { return };
+        self.result = partition.read(&ReadRequest {
+            offset: Offset(self.position.fetch_offset),
+            max_bytes: bytes(self.position.max_bytes).min(bytes_left),
+            at_least_one_batch,
+            isolation: limits.isolation,
+            current_leader_epoch: epoch_of_client(self.position.current_leader_epoch),
+            last_fetched_epoch: epoch_of_client(self.position.last_fetched_epoch),
+            allow_follower: limits.allow_follower,
+        });
+    }
+}
+
+/// Reads until there is enough, something to be told at once, or no time left.
+async fn read_until(targets: &mut [Target], limits: &Limits, deadline: Instant) {
+    read_all(targets, limits, |_| true);
+    if is_enough(targets, limits) || Instant::now() >= deadline {
+        return;
+    }
+    let changed = Arc::new(Notify::new());
+    // Subscribed first and checked then, so that no change is missed.
+    let partitions: Vec<Arc<Partition>> = targets.iter().filter_map(|target| target.partition.clone()).collect();
+    let _subscriptions: Vec<_> = partitions.iter().map(|partition| partition.subscribe(&changed)).collect();
+    loop {
+        read_all(targets, limits, Target::has_changed);
+        if is_enough(targets, limits) || tokio::time::timeout_at(deadline, changed.notified()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads in order while there are bytes left. The first partition that has any records gives at least one batch, however
+/// large, so that a consumer always gets on (KIP-74).
+fn read_all(targets: &mut [Target], limits: &Limits, needs_reading: impl Fn(&Target) -> bool) {
+    let mut bytes_left = limits.max_bytes;
+    let mut is_empty = true;
+    for target in targets {
+        if needs_reading(target) {
+            target.read(limits, bytes_left, is_empty);
+        }
+        let found = target.record_bytes();
+        bytes_left = bytes_left.saturating_sub(found);
+        is_empty &= found == 0;
+    }
+}
+
+fn is_enough(targets: &[Target], limits: &Limits) -> bool {
+    let must_be_told = |target: &Target| match &target.result {
+        Ok(result) => result.diverging.is_some(),
+        Err(_) => true,
+    };
+    let found: usize = targets.iter().map(Target::record_bytes).sum();
+    targets.is_empty() || found >= limits.min_bytes || targets.iter().any(must_be_told)
+}
+
+fn respond(context: &RequestContext<'_>, limits: &Limits, plan: &Plan, targets: &[Target]) -> FetchResponse {
+    let news: Vec<PartitionNews> = targets.iter().map(news).collect();
+    let finished = context.broker.fetch_sessions.lock().finish(plan, &news, clock::now(), random::u64);
+    let outcome = match finished {
+        Ok(outcome) => outcome,
+        Err(error) => return make!(FetchResponse { error_code: error.code() }),
+    };
+    let mut hints = LeaderHints::default();
+    let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+    let mut last_topic = None;
+    for (((key, _), target), _) in plan.partitions.iter().zip(targets).zip(&outcome.included).filter(|(_, i)| **i) {
+        if last_topic != Some(&key.topic) {
+            last_topic = Some(&key.topic);
+            responses.push(match &key.topic {
+                TopicKey::Id(id) => make!(FetchableTopicResponse { topic_id: id.to_wire() }),
+                TopicKey::Name(name) => make!(FetchableTopicResponse { topic: name.as_str().into() }),
+            });
+        }
+        let topic = responses.last_mut().expect("one was pushed for this partition's topic");
+        topic.partitions.push(describe(context, limits, key.partition, target, &mut hints));
+    }
+    let mut response = make!(FetchResponse { session_id: outcome.session_id, responses });
+    if context.version >= 16 {
+        response.node_endpoints = node_endpoints(context, &hints);
+    }
+    response
+}
+
+fn news(target: &Target) -> PartitionNews {
+    match &target.result {
+        Ok(result) => PartitionNews {
+            has_records: !result.records.is_empty(),
+            high_watermark: result.high_watermark,
+            log_start_offset: result.log_start_offset,
+            must_be_told: result.diverging.is_some(),
+            is_error: false,
+        },
+        Err(_) => PartitionNews {
+            has_records: false,
+            high_watermark: Offset(-1),
+            log_start_offset: Offset(-1),
+            must_be_told: true,
+            is_error: true,
+        },
+    }
+}
+
+fn describe(
+    context: &RequestContext<'_>,
+    limits: &Limits,
+    partition_index: i32,
+    target: &Target,
+    hints: &mut LeaderHints,
+) -> PartitionData {
+    let result = match &target.result {
+        Ok(result) => result,
+        Err(error) => {
+            let mut data = failed(partition_index, *error);
+            let is_misdirected = matches!(error, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
+            if context.version >= 16
+                && is_misdirected
+                && let Some((leader, epoch)) = target.id.and_then(|id| hints.name(context.broker, id))
+            {
+                data.current_leader =
+                    make!(LeaderIdAndEpoch { leader_id: leader.value(), leader_epoch: epoch.value() });
+            }
+            return data;
+        }
+    };
+    let mut data = make!(PartitionData {
+        partition_index,
+        high_watermark: result.high_watermark.value(),
+        last_stable_offset: result.last_stable_offset.value(),
+        log_start_offset: result.log_start_offset.value(),
+        // Never null: clients of some languages fail on it.
+        records: Some(result.records.clone()),
+    });
+    // Null says that the client did not ask; no transaction can be aborted yet.
+    data.aborted_transactions = (limits.isolation == Isolation::ReadCommitted).then(Vec::new);
+    if context.version >= 12
+        && let Some(diverging) = result.diverging
+    {
+        let (LeaderEpoch(epoch), end_offset) = (diverging.epoch, diverging.end_offset.value());
+        data.diverging_epoch = make!(EpochEndOffset { epoch, end_offset });
+    }
+    data
+}
+
+fn failed(partition_index: i32, error: ErrorCode) -> PartitionData {
+    make!(PartitionData {
+        partition_index,
+        error_code: error.code(),
+        high_watermark: -1,
+        last_stable_offset: -1,
+        log_start_offset: -1,
+        aborted_transactions: None,
+        records: Some(bytes::Bytes::new()),
+    })
+}
+
+fn node_endpoints(context: &RequestContext<'_>, hints: &LeaderHints) -> Vec<NodeEndpoint> {
+    let addresses = hints.addresses(context.broker, &context.connection.listener);
+    let endpoint = |address: crate::api::routing::NodeAddress| {
+        make!(NodeEndpoint {
+            node_id: address.node_id.value(),
+            host: address.host.into(),
+            port: i32::from(address.port),
+            rack: address.rack.map(Into::into),
+        })
+    };
+    addresses.into_iter().map(endpoint).collect()
+}
