@@ -13,10 +13,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 use vltava_host::task;
+use vltava_metadata::Endpoint;
 
-use crate::client::unary;
+use crate::client::{connect, unary};
 use crate::server::Routes;
-use crate::{CallError, MAX_MESSAGE_BYTES};
+use crate::{CallError, MAX_MESSAGE_BYTES, Plane};
 
 use messages::call_response::{NotController, Outcome};
 
@@ -65,10 +66,10 @@ pub struct ControllerClient {
 }
 
 impl ControllerClient {
-    /// A client over a control-plane channel.
+    /// A client that connects when first used.
     #[must_use]
-    pub fn new(channel: Channel) -> Self {
-        let client = messages::controller_client::ControllerClient::new(channel)
+    pub fn new(endpoint: &Endpoint) -> Self {
+        let client = messages::controller_client::ControllerClient::new(connect(endpoint, Plane::Control))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Self { client }
@@ -80,7 +81,8 @@ impl ControllerClient {
         reply.try_into()
     }
 
-    /// Opens this node's standing session. It stands until either half is dropped.
+    /// Opens this node's standing session. It stands until either half is dropped. A call with an empty request is not
+    /// answered: it tells whose session this is.
     pub async fn session(
         &self,
         requests: mpsc::Receiver<(u64, ControllerCall)>,
@@ -170,6 +172,10 @@ async fn serve_session<H: ControllerHandler>(
             continue;
         };
         node_id = Some(call.node_id);
+        if call.request.is_empty() {
+            // The opening message: it only says whose session this is.
+            continue;
+        }
         let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (handler, replies) = (handler.clone(), replies.clone());
         task::spawn(async move {

@@ -5,17 +5,51 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::Instant;
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Instant as _, ServerState};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use vltava_host::{clock, task};
 use vltava_metadata::controller::{Controller, ControllerRequest, ControllerResponse};
-use vltava_metadata::{ClusterImage, Endpoint};
+use vltava_metadata::{ClusterImage, Endpoint, codec};
+use vltava_peer::controller::{ControllerCall, ControllerClient, ControllerReply};
+use vltava_peer::server::{PlaneServer, Routes};
+use vltava_peer::{Plane, controller, raft, server};
 use vltava_types::{BrokerId, DirectoryId, MetadataOffset, TimestampMs};
 
-/// One entry of `controller.quorum.voters`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Voter {
-    pub endpoint: Endpoint,
-}
+use crate::active_controller::{ActiveController, MAX_QUEUED_REQUESTS, Request};
+use crate::identity::Identity;
+use crate::log_store::LogStore;
+use crate::membership::{self, MAX_QUEUED_JOINS};
+use crate::network::Network;
+use crate::service::Service;
+use crate::session::{self, MAX_QUEUED_HEARTBEATS, SessionCall};
+use crate::state_machine::StateMachine;
+use crate::types::{Raft, RaftMetrics};
+use crate::{formation, types};
+
+/// Threads of the quorum's own runtime.
+const THREADS: usize = 2;
+
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The pause before a request is sent to the controller again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The longest a single attempt to reach the controller may take; a caller's deadline may allow several.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long an orderly shutdown waits for another leader.
+const HANDOVER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The default of [`QuorumConfig::election_timeout`]. Kafka's is 1000 ms.
+pub const DEFAULT_ELECTION_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// The default of [`QuorumConfig::snapshot_every`].
+pub const DEFAULT_SNAPSHOT_EVERY: u64 = 5000;
 
 /// What the quorum has to know of its node.
 #[derive(Clone, Debug)]
@@ -23,14 +57,17 @@ pub struct QuorumConfig {
     pub node_id: BrokerId,
     /// Where this node's control-plane server answers other nodes.
     pub peer: Endpoint,
-    /// `controller.quorum.voters`. A node that is not among them follows as a learner. Empty: this node alone.
-    pub voters: BTreeMap<BrokerId, Voter>,
+    /// `controller.quorum.voters`. A node that is not among them follows as a learner. Empty, and without bootstrap
+    /// servers: this node alone.
+    pub voters: BTreeMap<BrokerId, Endpoint>,
+    /// `controller.quorum.bootstrap.servers`: nodes to ask for the leader besides the voters.
+    pub bootstrap_servers: Vec<Endpoint>,
     /// `metadata.log.dir`; the log is `__cluster_metadata-0` in it.
     pub metadata_log_dir: PathBuf,
     /// `cluster.id`, if configured: refused if the quorum has another one.
     pub cluster_id: Option<String>,
     /// `controller.quorum.election.timeout.ms`: a follower that hears nothing starts an election after between this
-    /// and twice this time. 400 ms by default; Kafka's default is 1000.
+    /// and twice this time.
     pub election_timeout: Duration,
     /// Entries after which a snapshot is taken and the log before it may go.
     pub snapshot_every: u64,
@@ -40,47 +77,21 @@ pub struct QuorumConfig {
 /// is dropped.
 #[derive(Clone)]
 pub struct Handle {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
 }
 
-impl Handle {
-    /// Starts this node's member of the quorum on a runtime of its own, and returns once its log is open. Forming or
-    /// joining the quorum goes on in the background. `controller` decides while this node leads.
-    ///
-    /// Control-plane connections must be offered to [`Handle::control_plane`] from now on.
-    pub async fn start(config: QuorumConfig, controller: Controller) -> Result<Self, StartError> {
-        unimplemented!()
-    }
-
-    /// The control-plane server (Raft and controller calls), running on the quorum's own runtime.
-    pub fn control_plane(&self) -> Arc<vltava_peer::server::PlaneServer> {
-        unimplemented!()
-    }
-
-    /// Every committed image, newest last. A receiver may skip images but never sees them out of order.
-    pub fn images(&self) -> watch::Receiver<Arc<ClusterImage>> {
-        unimplemented!()
-    }
-
-    /// The quorum's leader as this node knows it.
-    pub fn leader(&self) -> watch::Receiver<Option<BrokerId>> {
-        unimplemented!()
-    }
-
-    /// Sends a request to the active controller, wherever it is, and retries changes of leader until `deadline`.
-    /// An error leaves the outcome unknown: the records may commit later.
-    pub async fn call(&self, request: ControllerRequest, deadline: Instant) -> Result<ControllerResponse, Unavailable> {
-        unimplemented!()
-    }
-
-    pub fn status(&self) -> QuorumStatus {
-        unimplemented!()
-    }
-
-    /// Leaves in order: hands leadership over if this node leads, then stops.
-    pub async fn shutdown(&self) {
-        unimplemented!()
-    }
+struct Inner {
+    identity: Arc<Identity>,
+    raft: Raft,
+    control_plane: Mutex<Option<Arc<PlaneServer>>>,
+    images: watch::Receiver<Arc<ClusterImage>>,
+    leader: watch::Receiver<Option<BrokerId>>,
+    requests: mpsc::Sender<Request>,
+    session: mpsc::Sender<SessionCall>,
+    /// Clients of nodes that have led, by id, with the endpoint each was made for.
+    clients: Mutex<BTreeMap<u64, (Endpoint, ControllerClient)>>,
+    runtime: Mutex<Option<task::Isolated>>,
+    stop: watch::Sender<bool>,
 }
 
 /// No controller answered in time.
@@ -97,6 +108,8 @@ pub enum StartError {
     OtherNode { found: BrokerId, configured: BrokerId },
     #[error("the metadata directory belongs to cluster {found}, and cluster.id is {configured}")]
     OtherCluster { found: String, configured: String },
+    #[error("node id {0} is negative")]
+    InvalidNodeId(BrokerId),
     #[error("consensus failed to start: {0}")]
     Consensus(String),
 }
@@ -120,4 +133,402 @@ pub struct ReplicaStatus {
     pub log_end_offset: Option<MetadataOffset>,
     pub last_fetch: Option<TimestampMs>,
     pub last_caught_up: Option<TimestampMs>,
+}
+
+impl Handle {
+    /// Starts this node's member of the quorum on a runtime of its own, and returns once its log is open. Forming or
+    /// joining the quorum goes on in the background. `controller` decides while this node leads.
+    ///
+    /// Control-plane connections must be offered to [`Handle::control_plane`] from now on.
+    pub async fn start(config: QuorumConfig, controller: Controller) -> Result<Self, StartError> {
+        let (started, start) = oneshot::channel();
+        let (stop, stopped) = watch::channel(false);
+        let member = run(config, controller, started, stopped);
+        let runtime = task::spawn_isolated("quorum", THREADS, member)?;
+        let parts = start.await.map_err(|_| StartError::Consensus("the quorum's runtime ended".to_owned()))??;
+        let Parts { identity, raft, control_plane, images, leader, requests, session } = parts;
+        let inner = Inner {
+            identity,
+            raft,
+            control_plane: Mutex::new(Some(control_plane)),
+            images,
+            leader,
+            requests,
+            session,
+            clients: Mutex::default(),
+            runtime: Mutex::new(Some(runtime)),
+            stop,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The control-plane server (Raft and controller calls), running on the quorum's own runtime. `None` after
+    /// [`Handle::shutdown`].
+    #[must_use]
+    pub fn control_plane(&self) -> Option<Arc<PlaneServer>> {
+        self.inner.control_plane.lock().clone()
+    }
+
+    /// Every committed image, newest last. A receiver may skip images but never sees them out of order.
+    #[must_use]
+    pub fn images(&self) -> watch::Receiver<Arc<ClusterImage>> {
+        self.inner.images.clone()
+    }
+
+    /// The quorum's leader as this node knows it.
+    #[must_use]
+    pub fn leader(&self) -> watch::Receiver<Option<BrokerId>> {
+        self.inner.leader.clone()
+    }
+
+    /// The identity of this node's metadata directory.
+    #[must_use]
+    pub fn directory_id(&self) -> DirectoryId {
+        self.inner.identity.directory_id
+    }
+
+    /// Empty until this node has become part of a cluster.
+    #[must_use]
+    pub fn cluster_id(&self) -> String {
+        self.inner.identity.cluster_id()
+    }
+
+    /// Sends a request to the active controller, wherever it is, and retries changes of leader until `deadline`.
+    /// An error leaves the outcome unknown: the records may commit later.
+    pub async fn call(&self, request: ControllerRequest, deadline: Instant) -> Result<ControllerResponse, Unavailable> {
+        let encoded = Bytes::from(codec::encode_request(&request));
+        loop {
+            let attempt_deadline = deadline.min(Instant::now() + ATTEMPT_DEADLINE);
+            let attempt = self.inner.attempt(&request, &encoded, attempt_deadline);
+            if let Ok(Some(response)) = timeout_at(attempt_deadline, attempt).await {
+                return Ok(response);
+            }
+            if Instant::now() + RETRY_INTERVAL >= deadline {
+                return Err(Unavailable);
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    /// What this node knows of the quorum.
+    #[must_use]
+    pub fn status(&self) -> QuorumStatus {
+        status(&self.inner.identity, &self.inner.raft.metrics().borrow_watched().clone())
+    }
+
+    /// Leaves in order: hands leadership over if this node leads, then stops.
+    pub async fn shutdown(&self) {
+        self.inner.hand_over().await;
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not end in order");
+        }
+        self.inner.control_plane.lock().take();
+        self.inner.stop.send_replace(true);
+        let runtime = self.inner.runtime.lock().take();
+        if let Some(runtime) = runtime {
+            runtime.join().await;
+        }
+    }
+}
+
+impl Inner {
+    /// One attempt; `None` means that it should be repeated.
+    async fn attempt(
+        &self,
+        request: &ControllerRequest,
+        encoded: &Bytes,
+        deadline: Instant,
+    ) -> Option<ControllerResponse> {
+        let leader_id = self.raft.metrics().borrow_watched().current_leader?;
+        if leader_id == self.identity.node_id {
+            let (reply, answer) = oneshot::channel();
+            let request = Request { request: request.clone(), reply };
+            self.requests.send(request).await.ok()?;
+            return answer.await.ok().flatten();
+        }
+        let reply = if matches!(request, ControllerRequest::Heartbeat(_)) {
+            let (reply, answer) = oneshot::channel();
+            self.session.send(SessionCall { request: encoded.clone(), reply }).await.ok()?;
+            answer.await.ok()?
+        } else {
+            let call = ControllerCall {
+                cluster_id: self.identity.cluster_id(),
+                node_id: self.identity.node_id,
+                request: encoded.clone(),
+            };
+            let client = self.client(leader_id)?;
+            client.call(call, deadline.saturating_duration_since(Instant::now())).await
+        };
+        match reply {
+            Ok(ControllerReply::Response(response)) => match codec::decode_response(&response) {
+                Ok(response) => Some(response),
+                Err(error) => {
+                    tracing::warn!(leader_id, %error, "the controller's answer cannot be read");
+                    None
+                }
+            },
+            Ok(ControllerReply::NotController { .. }) => None,
+            Err(error) => {
+                tracing::debug!(leader_id, %error, "the controller did not answer");
+                None
+            }
+        }
+    }
+
+    fn client(&self, node_id: u64) -> Option<ControllerClient> {
+        let endpoint = self.identity.endpoint_of(node_id)?;
+        let mut clients = self.clients.lock();
+        match clients.get(&node_id) {
+            Some((known, client)) if *known == endpoint => Some(client.clone()),
+            _ => {
+                let client = ControllerClient::new(&endpoint);
+                clients.insert(node_id, (endpoint, client.clone()));
+                Some(client)
+            }
+        }
+    }
+
+    /// Lets the voter that is furthest along take over, so that nobody has to wait for an election timeout.
+    async fn hand_over(&self) {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        if metrics.state != ServerState::Leader {
+            return;
+        }
+        let Some(successor) = successor(&metrics) else {
+            return;
+        };
+        if self.raft.trigger().transfer_leader(successor).await.is_err() {
+            return;
+        }
+        let mut leader = self.leader.clone();
+        let own_id = broker_id(self.identity.node_id);
+        let changed = leader.wait_for(|leader| leader.is_some_and(|leader| leader != own_id));
+        if timeout(HANDOVER_DEADLINE, changed).await.is_err() {
+            tracing::info!("nobody has taken over from this node as leader of the quorum");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Everything that has not ended by itself ends with the runtime.
+        self.stop.send_replace(true);
+    }
+}
+
+/// What a started member hands to its [`Handle`].
+struct Parts {
+    identity: Arc<Identity>,
+    raft: Raft,
+    control_plane: Arc<PlaneServer>,
+    images: watch::Receiver<Arc<ClusterImage>>,
+    leader: watch::Receiver<Option<BrokerId>>,
+    requests: mpsc::Sender<Request>,
+    session: mpsc::Sender<SessionCall>,
+}
+
+/// The member's life, on its own runtime.
+async fn run(
+    config: QuorumConfig,
+    controller: Controller,
+    started: oneshot::Sender<Result<Parts, StartError>>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    // Aborts all tasks when dropped.
+    let mut tasks = JoinSet::new();
+    let result = start(config, controller, &mut tasks).await;
+    if started.send(result).is_err() {
+        return;
+    }
+    // An error means that the handle is gone, which stops the member too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet<()>) -> Result<Parts, StartError> {
+    let node_id = node_id(config.node_id)?;
+    let log_store = LogStore::open(&config.metadata_log_dir, node_id).await?;
+    let identity = Arc::new(identity(&config, node_id, &log_store)?);
+    let (image_sender, images) = watch::channel(Arc::new(ClusterImage::default()));
+    let state_machine = StateMachine::open(&config.metadata_log_dir, image_sender).await?;
+    let raft_config = Arc::new(raft_config(&config)?);
+    let network = Network { identity: identity.clone() };
+    let raft = Raft::new(node_id, raft_config, network, log_store.clone(), state_machine)
+        .await
+        .map_err(|error| StartError::Consensus(error.to_string()))?;
+    identity.set_raft(raft.clone());
+
+    let (requests, request_queue) = mpsc::channel(MAX_QUEUED_REQUESTS);
+    let (events, event_queue) = mpsc::channel(MAX_QUEUED_REQUESTS);
+    let (joins, join_queue) = mpsc::channel(MAX_QUEUED_JOINS);
+    let (session, session_queue) = mpsc::channel(MAX_QUEUED_HEARTBEATS);
+    let (leader_sender, leader) = watch::channel(None);
+    let service = Arc::new(Service {
+        identity: identity.clone(),
+        log_store: log_store.clone(),
+        raft: raft.clone(),
+        joins,
+        requests: requests.clone(),
+        events: events.clone(),
+    });
+    let routes = controller::add_routes(raft::add_routes(Routes::new(), service.clone()), service);
+    let control_plane = Arc::new(server::serve(Plane::Control, routes));
+    let active_controller = ActiveController {
+        identity: identity.clone(),
+        raft: raft.clone(),
+        controller,
+        images: images.clone(),
+        requests: request_queue,
+        events: event_queue,
+        event_sender: events,
+        lease: config.election_timeout,
+        started_at: Instant::now(),
+    };
+    tasks.spawn(active_controller.run());
+    tasks.spawn(membership::run(identity.clone(), raft.clone(), join_queue));
+    tasks.spawn(session::run(identity.clone(), raft.clone(), session_queue));
+    tasks.spawn(follow_leader(raft.clone(), leader_sender));
+    tasks.spawn(hold_elections(identity.clone(), raft.clone()));
+    tasks.spawn(formation::run(identity.clone(), raft.clone(), log_store, config.cluster_id));
+    Ok(Parts { identity, raft, control_plane, images, leader, requests, session })
+}
+
+fn identity(config: &QuorumConfig, node_id: u64, log_store: &LogStore) -> Result<Identity, StartError> {
+    let state = log_store.state();
+    if state.node_id != node_id {
+        return Err(StartError::OtherNode { found: broker_id(state.node_id), configured: config.node_id });
+    }
+    if let Some(configured) = &config.cluster_id
+        && !state.cluster_id.is_empty()
+        && state.cluster_id != *configured
+    {
+        return Err(StartError::OtherCluster { found: state.cluster_id, configured: configured.clone() });
+    }
+    let mut voters = BTreeMap::new();
+    for (voter, endpoint) in &config.voters {
+        voters.insert(self::node_id(*voter)?, endpoint.clone());
+    }
+    if voters.is_empty() && config.bootstrap_servers.is_empty() {
+        voters.insert(node_id, config.peer.clone());
+    }
+    let cluster_id =
+        if state.cluster_id.is_empty() { config.cluster_id.clone().unwrap_or_default() } else { state.cluster_id };
+    let bootstrap_servers = config.bootstrap_servers.clone();
+    Ok(Identity::new(node_id, state.directory_id, config.peer.clone(), voters, bootstrap_servers, cluster_id))
+}
+
+fn raft_config(config: &QuorumConfig) -> Result<openraft::Config, StartError> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let election_timeout = millis(config.election_timeout);
+    let raft_config = openraft::Config {
+        cluster_name: "vltava".to_owned(),
+        heartbeat_interval: millis(HEARTBEAT_INTERVAL).min(election_timeout / 3).max(1),
+        election_timeout_min: election_timeout,
+        election_timeout_max: election_timeout.saturating_mul(2),
+        install_snapshot_timeout: 30_000,
+        snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(config.snapshot_every),
+        max_in_snapshot_log_to_keep: config.snapshot_every / 5,
+        enable_pre_vote: Some(true),
+        // A restarted leader's sessions and queues are gone: it must be elected again like any other.
+        enable_leader_restore: Some(false),
+        // Switched on once this node's own log says that it may vote.
+        enable_elect: false,
+        backoff: "50ms".to_owned(),
+        ..openraft::Config::default()
+    };
+    raft_config.validate().map_err(|error| StartError::Consensus(error.to_string()))
+}
+
+/// Publishes the leader.
+async fn follow_leader(raft: Raft, leader: watch::Sender<Option<BrokerId>>) {
+    let mut metrics = raft.metrics();
+    loop {
+        let current = metrics.borrow_watched().current_leader.map(broker_id);
+        leader.send_if_modified(|known| std::mem::replace(known, current) != current);
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Lets Raft start elections exactly while this node's own log records its directory as a voter.
+async fn hold_elections(identity: Arc<Identity>, raft: Raft) {
+    let mut metrics = raft.metrics();
+    let mut is_enabled = false;
+    loop {
+        let may_stand = identity.may_stand_for_election();
+        if may_stand != is_enabled {
+            is_enabled = may_stand;
+            raft.runtime_config().elect(may_stand);
+            let is_alone = metrics.borrow_watched().membership_config.voter_ids().count() == 1;
+            if may_stand && is_alone && raft.trigger().elect(false).await.is_err() {
+                return;
+            }
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn successor(metrics: &RaftMetrics) -> Option<u64> {
+    let replication = metrics.replication.as_ref()?;
+    metrics
+        .membership_config
+        .voter_ids()
+        .filter(|voter| *voter != metrics.id)
+        .filter_map(|voter| replication.get(&voter)?.as_ref().map(|matched| (matched.index, voter)))
+        .max()
+        .map(|(_, voter)| voter)
+}
+
+fn status(identity: &Identity, metrics: &RaftMetrics) -> QuorumStatus {
+    let offset = |index: u64| MetadataOffset(i64::try_from(index).expect("an index stays below 2^63"));
+    let is_leader = metrics.state == ServerState::Leader;
+    let now = clock::now();
+    let replica = |node_id: u64, member: &types::Member| {
+        let own = node_id == identity.node_id;
+        let matched = if own {
+            metrics.last_log_index
+        } else {
+            metrics.replication.as_ref().and_then(|replication| replication.get(&node_id)?.as_ref().map(|id| id.index))
+        };
+        let heard = metrics.heartbeat.as_ref().and_then(|heartbeat| heartbeat.get(&node_id)?.as_ref());
+        let last_fetch = match heard {
+            _ if own && is_leader => Some(now),
+            Some(heard) => {
+                let ago = i64::try_from(heard.elapsed().as_millis()).unwrap_or(i64::MAX);
+                Some(TimestampMs(now.value().saturating_sub(ago)))
+            }
+            None => None,
+        };
+        let is_caught_up = matched.is_some() && matched == metrics.last_log_index;
+        ReplicaStatus {
+            node_id: broker_id(node_id),
+            directory_id: member.directory_id,
+            log_end_offset: matched.filter(|_| is_leader).map(|index| offset(index + 1)),
+            last_fetch: last_fetch.filter(|_| is_leader),
+            last_caught_up: last_fetch.filter(|_| is_leader && is_caught_up),
+        }
+    };
+    let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+    let (voting, observing): (Vec<_>, Vec<_>) =
+        metrics.membership_config.nodes().partition(|(node_id, _)| voters.contains(node_id));
+    let list = |nodes: Vec<(&u64, &types::Member)>| {
+        nodes.into_iter().map(|(node_id, member)| replica(*node_id, member)).collect()
+    };
+    QuorumStatus {
+        leader: metrics.current_leader.map(broker_id),
+        term: i64::try_from(metrics.current_term).expect("a term stays below 2^63"),
+        high_watermark: metrics.cluster_committed.as_ref().map_or(MetadataOffset(0), |last| offset(last.index)),
+        voters: list(voting),
+        observers: list(observing),
+    }
+}
+
+fn node_id(broker_id: BrokerId) -> Result<u64, StartError> {
+    u64::try_from(broker_id.value()).map_err(|_| StartError::InvalidNodeId(broker_id))
+}
+
+fn broker_id(node_id: u64) -> BrokerId {
+    BrokerId(i32::try_from(node_id).expect("node ids come from broker ids"))
 }

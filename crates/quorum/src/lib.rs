@@ -1,7 +1,27 @@
 //! The metadata quorum: Raft over the metadata log, the cluster image it yields, and the active controller.
 //!
-//! This is the only crate that names OpenRaft. Everything runs on a runtime of its own ([`vltava_host::task`]).
+//! This is the only crate that names OpenRaft. Everything runs on a runtime of its own ([`vltava_host::task`]), so that
+//! a saturated data path cannot starve elections. [`Handle`] is all that the rest of the process sees.
+//!
+//! What must survive a crash (log, vote, snapshots) is on disk before it is answered, whatever the data path does.
 
+mod active_controller;
+mod encoding;
+mod formation;
 mod handle;
+mod identity;
+mod log_store;
+mod membership;
+mod network;
+mod service;
+mod session;
+mod snapshot;
+mod state_file;
+mod state_machine;
+mod types;
+mod wire;
 
-pub use handle::{Handle, QuorumConfig, QuorumStatus, ReplicaStatus, StartError, Unavailable, Voter};
+pub use handle::{
+    DEFAULT_ELECTION_TIMEOUT, DEFAULT_SNAPSHOT_EVERY, Handle, QuorumConfig, QuorumStatus, ReplicaStatus, StartError,
+    Unavailable,
+};

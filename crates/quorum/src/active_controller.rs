@@ -1,0 +1,274 @@
+//! The active controller: decides while this node leads, and only on what it has applied.
+//!
+//! One entry at a time: whatever has queued up is decided, request after request, on a scratch copy of the image, and
+//! proposed as one entry. The answers wait until it is committed and applied. So every decision is made on an image
+//! that contains all before it, and the scratch copy never outlives an entry that failed.
+//!
+//! A new leader first commits a `NoOp` of its own term. Once that is applied, so is everything that any earlier leader
+//! has committed (trap 14). Entries are void in any other term than the one they were decided in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Instant as _, ServerState};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use vltava_host::task;
+use vltava_metadata::controller::{Controller, ControllerRequest, ControllerResponse};
+use vltava_metadata::{ClusterImage, MetadataRecord, codec};
+use vltava_peer::client::{Probe, probe};
+use vltava_types::{BrokerEpoch, BrokerId};
+
+use crate::identity::Identity;
+use crate::types::{Applied, Raft, RecordSet};
+
+/// Requests that wait to be decided.
+pub(crate) const MAX_QUEUED_REQUESTS: usize = 1024;
+
+/// Requests that are decided into one entry.
+const MAX_BATCH: usize = 256;
+
+const TICK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A request, and where its answer goes: `None` means that this node is not the active controller, or ceased to be.
+pub(crate) struct Request {
+    pub request: ControllerRequest,
+    pub reply: oneshot::Sender<Option<ControllerResponse>>,
+}
+
+/// What the controller should know without being asked anything.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The session of a node was reset: its process may have died.
+    SessionReset(BrokerId),
+    /// Nothing listens where the broker of this epoch did.
+    BrokerDown(BrokerId, BrokerEpoch),
+}
+
+pub(crate) struct ActiveController {
+    pub identity: Arc<Identity>,
+    pub raft: Raft,
+    pub controller: Controller,
+    pub images: watch::Receiver<Arc<ClusterImage>>,
+    pub requests: mpsc::Receiver<Request>,
+    pub events: mpsc::Receiver<Event>,
+    /// For the probes that this starts.
+    pub event_sender: mpsc::Sender<Event>,
+    /// How long a leader that no majority has acknowledged may still answer.
+    pub lease: Duration,
+    pub started_at: Instant,
+}
+
+/// This node does not lead, or not in the same term any more.
+struct Deposed;
+
+impl ActiveController {
+    pub async fn run(mut self) {
+        loop {
+            let Some(term) = self.wait_until_elected().await else {
+                return;
+            };
+            tracing::info!(term, "this node is the active controller");
+            let Deposed = self.lead(term).await;
+            tracing::info!(term, "this node is no longer the active controller");
+        }
+    }
+
+    /// Refuses requests until this node leads. `None` once Raft has stopped.
+    async fn wait_until_elected(&mut self) -> Option<u64> {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let led_term = {
+                let metrics = metrics.borrow_watched();
+                (metrics.state == ServerState::Leader).then_some(metrics.current_term)
+            };
+            if led_term.is_some() {
+                return led_term;
+            }
+            tokio::select! {
+                biased;
+                changed = metrics.changed() => changed.ok()?,
+                request = self.requests.recv() => refuse(request?),
+                event = self.events.recv() => drop(event?),
+            }
+        }
+    }
+
+    async fn lead(&mut self, term: u64) -> Deposed {
+        let mut first = vec![MetadataRecord::NoOp];
+        // Formed in an entry of its own: until the NoOp is applied, the image may not tell of a cluster that exists.
+        let mut image = match self.propose(term, std::mem::take(&mut first)).await {
+            Ok(image) => image,
+            Err(deposed) => return deposed,
+        };
+        let formation = self.controller.form_cluster(&image, &self.identity.cluster_id());
+        if !formation.is_empty() {
+            image = match self.propose(term, formation).await {
+                Ok(image) => image,
+                Err(deposed) => return deposed,
+            };
+        }
+        for broker_id in self.controller.on_elected(&image, self.now_ms()) {
+            self.probe(&image, broker_id);
+        }
+        let mut ticks = interval(TICK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut metrics = self.raft.metrics();
+        let mut batch = Vec::new();
+        loop {
+            if !self.leads(term) {
+                return Deposed;
+            }
+            image = self.images.borrow().clone();
+            tokio::select! {
+                biased;
+                changed = metrics.changed() => {
+                    if changed.is_err() {
+                        return Deposed;
+                    }
+                }
+                event = self.events.recv() => {
+                    let Some(event) = event else { return Deposed };
+                    let records = self.on_event(&image, &event);
+                    if self.propose_if_any(term, records).await.is_err() {
+                        return Deposed;
+                    }
+                }
+                _ = ticks.tick() => {
+                    let records = self.controller.tick(&image, self.now_ms());
+                    if self.propose_if_any(term, records).await.is_err() {
+                        return Deposed;
+                    }
+                }
+                count = self.requests.recv_many(&mut batch, MAX_BATCH) => {
+                    if count == 0 {
+                        return Deposed;
+                    }
+                    if self.decide(term, &image, &mut batch).await.is_err() {
+                        return Deposed;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decides a batch of requests as one entry.
+    async fn decide(&mut self, term: u64, image: &ClusterImage, batch: &mut Vec<Request>) -> Result<(), Deposed> {
+        let now_ms = self.now_ms();
+        let mut scratch = image.clone();
+        let mut records = Vec::new();
+        let mut answers = Vec::with_capacity(batch.len());
+        for Request { request, reply } in batch.drain(..) {
+            if reply.is_closed() {
+                // Whoever asked has given up, and will not learn what happened.
+                continue;
+            }
+            let decision = self.controller.handle(&scratch, &request, now_ms);
+            scratch.replay_all(&decision.records);
+            records.extend(decision.records);
+            answers.push((reply, decision.response));
+        }
+        let outcome = if records.is_empty() && !self.has_lease() {
+            // Nothing to commit, so nothing has proved that this node still leads.
+            Ok(false)
+        } else {
+            self.propose_if_any(term, records).await.map(|()| true)
+        };
+        let is_answered = matches!(outcome, Ok(true));
+        for (reply, response) in answers {
+            // An error means that nobody waits any more.
+            let _ = reply.send(is_answered.then_some(response));
+        }
+        outcome.map(|_| ())
+    }
+
+    fn on_event(&mut self, image: &ClusterImage, event: &Event) -> Vec<MetadataRecord> {
+        match event {
+            Event::SessionReset(broker_id) => {
+                self.probe(image, *broker_id);
+                vec![]
+            }
+            Event::BrokerDown(broker_id, broker_epoch) => {
+                tracing::warn!(%broker_id, %broker_epoch, "the broker's process is dead");
+                self.controller.on_broker_down(image, *broker_id, *broker_epoch)
+            }
+        }
+    }
+
+    /// Finds out whether a broker's process is alive. The epoch is taken before the probe: a process that has started
+    /// meanwhile registers with another.
+    fn probe(&self, image: &ClusterImage, broker_id: BrokerId) {
+        let Some(broker) = image.broker(broker_id).filter(|broker| !broker.fenced).cloned() else {
+            return;
+        };
+        let events = self.event_sender.clone();
+        task::spawn(async move {
+            if probe(&broker.peer).await == Probe::Refused {
+                // If the queue is full, expiry of the session fences the broker a little later.
+                let _ = events.try_send(Event::BrokerDown(broker_id, broker.broker_epoch));
+            }
+        });
+    }
+
+    async fn propose_if_any(&mut self, term: u64, records: Vec<MetadataRecord>) -> Result<(), Deposed> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.propose(term, records).await.map(|_| ())
+    }
+
+    /// Commits and applies records, and returns an image that contains them. An error leaves open whether they
+    /// will be.
+    async fn propose(&mut self, term: u64, records: Vec<MetadataRecord>) -> Result<Arc<ClusterImage>, Deposed> {
+        let set = RecordSet { term, records: Bytes::from(codec::encode_records(&records)) };
+        let raft = self.raft.clone();
+        let write = raft.client_write(set);
+        tokio::pin!(write);
+        let mut metrics = raft.metrics();
+        loop {
+            tokio::select! {
+                biased;
+                written = &mut write => {
+                    return match written {
+                        Ok(response) if response.data == Applied::Replayed => Ok(self.images.borrow().clone()),
+                        Ok(_) => Err(Deposed),
+                        Err(error) => {
+                            tracing::info!(term, %error, "an entry was not committed");
+                            Err(Deposed)
+                        }
+                    };
+                }
+                changed = metrics.changed() => {
+                    if changed.is_err() || !self.leads(term) {
+                        return Err(Deposed);
+                    }
+                }
+            }
+        }
+    }
+
+    fn leads(&self, term: u64) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.state == ServerState::Leader && metrics.current_term == term
+    }
+
+    /// Whether a majority has acknowledged this leader so recently that no other can have been elected.
+    fn has_lease(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let is_alone = metrics.membership_config.voter_ids().count() == 1;
+        is_alone || metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.lease)
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.started_at.elapsed().as_millis()).expect("a process does not run that long")
+    }
+}
+
+fn refuse(request: Request) {
+    // An error means that nobody waits any more.
+    let _ = request.reply.send(None);
+}

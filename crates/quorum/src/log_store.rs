@@ -1,0 +1,469 @@
+//! Raft's log, vote and commit point on disk.
+//!
+//! The log is a partition log like any other, `__cluster_metadata-0`: one record batch per entry, whose base offset is
+//! the Raft index and whose leader epoch is the term. Everything that changes the disk goes through one queue to one
+//! writer, in order: OpenRaft requires that votes and entries are never reordered. The writer appends whatever has
+//! queued up, waits once for the disk, and only then reports the entries as flushed (group commit).
+//!
+//! All entries that have not been purged are kept in memory too. Snapshots bound how many those are.
+//!
+//! A crash at any point leaves the state file and a prefix of the log's writes; what was reported as flushed is in
+//! both. A purge is recorded in the state file before anything is removed, and completed at the next opening.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, Instant};
+use vltava_host::{clock, fs, task};
+use vltava_protocol::batch::{self, BatchBuilder};
+use vltava_storage::{Log, LogConfig, LogOptions, ReadLimits};
+use vltava_types::{LeaderEpoch, Offset, TopicId, Uuid};
+
+use crate::encoding::{decode_payload, encode_payload};
+use crate::state_file::{STATE_FILE, StateFile};
+use crate::types::{Entry, LogId, TypeConfig, Vote, log_id, term_of};
+
+/// The directory of the metadata log within `metadata.log.dir`.
+pub(crate) const LOG_DIRECTORY: &str = "__cluster_metadata-0";
+
+/// Kafka's id of the metadata topic.
+const METADATA_TOPIC_ID: TopicId = TopicId(Uuid([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]));
+
+/// Small segments, because only whole ones can be removed after a snapshot.
+const SEGMENT_BYTES: u32 = 16 * 1024 * 1024;
+
+/// Writes that wait for the writer. Raft waits when there are more.
+const MAX_QUEUED_WRITES: usize = 1024;
+
+/// How long the commit point on disk may lag behind.
+const COMMITTED_WRITE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The log as OpenRaft sees it. Clones share it.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    shared: Arc<Mutex<Shared>>,
+    writes: mpsc::Sender<Write>,
+}
+
+/// What is in memory: ahead of the disk by what is queued.
+struct Shared {
+    entries: BTreeMap<u64, Entry>,
+    state: StateFile,
+}
+
+impl LogStore {
+    /// Opens the log below `metadata.log.dir`, creating it if there is none, and starts its writer on the current
+    /// runtime. The writer ends when the last clone is dropped.
+    pub async fn open(metadata_log_dir: &Path, node_id: u64) -> io::Result<Self> {
+        let directory = metadata_log_dir.join(LOG_DIRECTORY);
+        let (disk, entries) = task::blocking(move || Disk::open(directory, node_id)).await?;
+        let shared = Arc::new(Mutex::new(Shared { entries, state: disk.state.clone() }));
+        let (writes, queue) = mpsc::channel(MAX_QUEUED_WRITES);
+        task::spawn(write_in_order(disk, queue));
+        Ok(Self { shared, writes })
+    }
+
+    /// Who this directory belongs to, and what was voted for in it.
+    pub fn state(&self) -> StateFile {
+        self.shared.lock().state.clone()
+    }
+
+    /// Whether nothing was ever written or voted for in this directory.
+    pub fn is_pristine(&self) -> bool {
+        let shared = self.shared.lock();
+        shared.entries.is_empty() && shared.state.vote.is_none() && shared.state.purged.is_none()
+    }
+
+    /// This node has become part of a cluster. Durable on return.
+    pub async fn save_cluster_id(&self, cluster_id: &str) -> io::Result<()> {
+        self.shared.lock().state.cluster_id = cluster_id.to_owned();
+        let cluster_id = cluster_id.to_owned();
+        self.write(|done| Write::ClusterId { cluster_id, done }).await
+    }
+
+    /// Queues a write and waits until it is durable.
+    async fn write(&self, write: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Write) -> io::Result<()> {
+        let (done, durable) = oneshot::channel();
+        self.writes.send(write(done)).await.map_err(|_| writer_is_gone())?;
+        durable.await.map_err(|_| writer_is_gone())?
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        if is_empty(&range) {
+            return Ok(vec![]);
+        }
+        Ok(self.shared.lock().entries.range(range).map(|(_, entry)| entry.clone()).collect())
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.shared.lock().state.vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let shared = self.shared.lock();
+        let last_purged_log_id = shared.state.purged;
+        let last_log_id = shared.entries.values().next_back().map(|entry| entry.log_id).or(last_purged_log_id);
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let vote = *vote;
+        self.write(|done| Write::Vote { vote, done }).await?;
+        self.shared.lock().state.vote = Some(vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.shared.lock().state.committed = committed;
+        self.writes.send(Write::Committed { committed }).await.map_err(|_| writer_is_gone())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.shared.lock().state.committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let mut batches = Vec::new();
+        let mut first_index = None;
+        {
+            let mut shared = self.shared.lock();
+            for entry in entries {
+                first_index.get_or_insert(entry.log_id.index);
+                batches.extend_from_slice(&encode_entry(&entry));
+                shared.entries.insert(entry.log_id.index, entry);
+            }
+        }
+        let Some(first_index) = first_index else {
+            flushed.io_completed(Ok(()));
+            return Ok(());
+        };
+        let append = Write::Append { first_index, batches, flushed };
+        self.writes.send(append).await.map_err(|_| writer_is_gone())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
+        let end = last_log_id.map_or(0, |last| last.index + 1);
+        self.shared.lock().entries.split_off(&end);
+        self.write(|done| Write::Truncate { end, done }).await
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        {
+            let mut shared = self.shared.lock();
+            shared.entries = shared.entries.split_off(&(log_id.index + 1));
+            shared.state.purged = Some(log_id);
+        }
+        self.write(|done| Write::Purge { log_id, done }).await
+    }
+}
+
+/// A change of the disk. `done` and `flushed` are told once it is durable.
+enum Write {
+    Append { first_index: u64, batches: Vec<u8>, flushed: IOFlushed<TypeConfig> },
+    Truncate { end: u64, done: oneshot::Sender<io::Result<()>> },
+    Purge { log_id: LogId, done: oneshot::Sender<io::Result<()>> },
+    Vote { vote: Vote, done: oneshot::Sender<io::Result<()>> },
+    Committed { committed: Option<LogId> },
+    ClusterId { cluster_id: String, done: oneshot::Sender<io::Result<()>> },
+}
+
+/// The writer: takes what has queued up, writes it in order, and waits for the disk as seldom as order allows.
+async fn write_in_order(mut disk: Disk, mut queue: mpsc::Receiver<Write>) {
+    let mut writes = Vec::new();
+    while queue.recv_many(&mut writes, MAX_QUEUED_WRITES).await > 0 {
+        let queued = std::mem::take(&mut writes);
+        disk = task::blocking(move || {
+            disk.perform(queued);
+            disk
+        })
+        .await;
+    }
+}
+
+/// What the writer owns. After the first error nothing is written any more: a disk that failed to flush may claim
+/// later that all is well (trap 27).
+struct Disk {
+    directory: PathBuf,
+    log: Log,
+    state: StateFile,
+    /// Entries appended and not yet flushed.
+    unflushed: Vec<IOFlushed<TypeConfig>>,
+    committed: Option<LogId>,
+    committed_written_at: Instant,
+    failure: Option<(io::ErrorKind, String)>,
+}
+
+impl Disk {
+    fn open(directory: PathBuf, node_id: u64) -> io::Result<(Self, BTreeMap<u64, Entry>)> {
+        let config = Arc::new(LogConfig {
+            segment_bytes: SEGMENT_BYTES,
+            segment_ms: i64::MAX,
+            retention_ms: -1,
+            delete_by_retention: false,
+            file_delete_delay_ms: 0,
+            ..LogConfig::default()
+        });
+        let log = if fs::metadata(&directory.join(STATE_FILE)).is_ok() {
+            Self::open_log(&directory, config)?
+        } else {
+            remove_unused(&directory)?;
+            Log::create(&directory, METADATA_TOPIC_ID, config, LogOptions::default()).map_err(io::Error::other)?
+        };
+        let state = StateFile::open_or_create(&directory, node_id)?;
+        let mut disk = Self {
+            directory,
+            log,
+            committed: state.committed,
+            state,
+            unflushed: Vec::new(),
+            committed_written_at: Instant::now(),
+            failure: None,
+        };
+        disk.finish_purge()?;
+        let entries = disk.read_entries()?;
+        disk.check_complete(&entries)?;
+        Ok((disk, entries))
+    }
+
+    fn open_log(directory: &Path, config: Arc<LogConfig>) -> io::Result<Log> {
+        let start = StateFile::open_or_create(directory, 0)?.purged.map_or(0, |purged| purged.index + 1);
+        // No recovery point: the log is short, so every batch is checked at each start.
+        let options = LogOptions { log_start_offset: offset(start), ..LogOptions::default() };
+        let (log, _report) = Log::open(directory, config, options).map_err(io::Error::other)?;
+        Ok(log)
+    }
+
+    /// All entries after the last purge, in order and without gaps.
+    fn read_entries(&self) -> io::Result<BTreeMap<u64, Entry>> {
+        let first = self.state.purged.map_or(0, |purged| purged.index + 1);
+        let reader = self.log.reader();
+        let end_offset = self.log.log_end_offset();
+        let mut entries = BTreeMap::new();
+        let mut next = offset(first);
+        while next < end_offset {
+            let limits = ReadLimits { max_bytes: 4 * 1024 * 1024, end_offset, at_least_one_batch: true };
+            let bytes = reader.read(next, limits).map_err(io::Error::other)?;
+            let read_from = next;
+            for view in batch::batches(&bytes) {
+                let view = view.map_err(io::Error::other)?;
+                let whole = bytes.slice(view.position..view.position + view.bytes.len());
+                let entry = decode_entry(&whole, view.header.partition_leader_epoch)?;
+                next = offset(entry.log_id.index + 1);
+                if entry.log_id.index >= first {
+                    entries.insert(entry.log_id.index, entry);
+                }
+            }
+            if next <= read_from {
+                return Err(invalid_data("the metadata log has a gap"));
+            }
+        }
+        match entries.last_key_value() {
+            Some((last, _)) if *last + 1 - first != entries.len() as u64 => {
+                Err(invalid_data("the metadata log has a gap"))
+            }
+            _ => Ok(entries),
+        }
+    }
+
+    /// A node that lost entries it has acknowledged must not go on as if it still had them.
+    fn check_complete(&self, entries: &BTreeMap<u64, Entry>) -> io::Result<()> {
+        let last = entries.values().next_back().map(|entry| entry.log_id).or(self.state.purged);
+        if self.state.committed > last {
+            return Err(invalid_data(
+                "the metadata log lacks entries that were committed; \
+                 remove the whole directory to have this node rejoin the quorum with an empty one",
+            ));
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, writes: Vec<Write>) {
+        for write in writes {
+            match write {
+                Write::Append { first_index, batches, flushed } => {
+                    let result = self.attempt(|disk| disk.append(first_index, &batches));
+                    match result {
+                        Ok(()) => self.unflushed.push(flushed),
+                        Err(error) => flushed.io_completed(Err(error)),
+                    }
+                }
+                Write::Truncate { end, done } => self.flush_then(done, |disk| {
+                    disk.log.truncate_to(offset(end)).map_err(io::Error::other)?;
+                    disk.log.flush().map_err(io::Error::other)
+                }),
+                Write::Purge { log_id, done } => self.flush_then(done, |disk| {
+                    disk.state.purged = Some(log_id);
+                    disk.write_state()?;
+                    disk.finish_purge()
+                }),
+                Write::Vote { vote, done } => self.flush_then(done, |disk| {
+                    disk.state.vote = Some(vote);
+                    disk.write_state()
+                }),
+                Write::Committed { committed } => self.committed = committed,
+                Write::ClusterId { cluster_id, done } => self.flush_then(done, |disk| {
+                    disk.state.cluster_id = cluster_id;
+                    disk.write_state()
+                }),
+            }
+        }
+        self.flush();
+        if self.committed > self.state.committed && self.committed_written_at.elapsed() > COMMITTED_WRITE_INTERVAL {
+            // A failure is remembered, and reported to whoever writes next.
+            let _ = self.attempt(Self::write_state);
+        }
+    }
+
+    fn flush_then(&mut self, done: oneshot::Sender<io::Result<()>>, change: impl FnOnce(&mut Self) -> io::Result<()>) {
+        self.flush();
+        let result = self.attempt(change);
+        // Nobody waits if Raft was stopped meanwhile.
+        let _ = done.send(result);
+    }
+
+    /// Waits for the disk and reports everything appended so far.
+    fn flush(&mut self) {
+        if self.unflushed.is_empty() {
+            return;
+        }
+        let result = self.attempt(|disk| disk.log.flush().map_err(io::Error::other));
+        for flushed in std::mem::take(&mut self.unflushed) {
+            flushed.io_completed(match &result {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            });
+        }
+    }
+
+    fn append(&mut self, first_index: u64, batches: &[u8]) -> io::Result<()> {
+        let start = offset(first_index);
+        if self.log.log_end_offset() != start && self.log.log_start_offset() == self.log.log_end_offset() {
+            // An empty log may begin anywhere: after a snapshot.
+            self.log.truncate_fully_and_start_at(start).map_err(io::Error::other)?;
+        }
+        self.log.append_as_leader(batches).map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    /// Removes what the state file says is purged.
+    fn finish_purge(&mut self) -> io::Result<()> {
+        let Some(purged) = self.state.purged else {
+            return Ok(());
+        };
+        let start = offset(purged.index + 1);
+        if self.log.log_end_offset() < start {
+            self.log.truncate_fully_and_start_at(start).map_err(io::Error::other)?;
+            return Ok(());
+        }
+        self.log.advance_log_start_offset(start).map_err(io::Error::other)?;
+        self.log.delete_old_segments(clock::now(), start).map_err(io::Error::other)?;
+        self.log.remove_deleted_files(clock::now()).map_err(io::Error::other)
+    }
+
+    fn write_state(&mut self) -> io::Result<()> {
+        // Never more than the log holds: what a crash takes away must not have been called committed here.
+        let last = self.log.log_end_offset();
+        if self.committed.is_none_or(|committed| offset(committed.index) < last) {
+            self.state.committed = self.committed;
+        }
+        self.committed_written_at = Instant::now();
+        self.state.write(&self.directory)
+    }
+
+    fn attempt(&mut self, change: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        if let Some((kind, message)) = &self.failure {
+            return Err(io::Error::new(*kind, message.clone()));
+        }
+        change(self).inspect_err(|error| {
+            tracing::error!(directory = %self.directory.display(), %error, "the metadata log failed");
+            self.failure = Some((error.kind(), error.to_string()));
+        })
+    }
+}
+
+/// A crash while the directory was created can leave it without an identity. It was never used then; entries without
+/// an identity are somebody's mistake, and not ours to remove.
+fn remove_unused(directory: &Path) -> io::Result<()> {
+    let files = match fs::read_dir(directory) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for file in files {
+        let file = file?;
+        if file.path().extension().is_some_and(|extension| extension == "log") && file.metadata()?.len() > 0 {
+            return Err(invalid_data("the metadata log has entries, but its quorum-state file is missing"));
+        }
+    }
+    fs::remove_dir_all(directory)
+}
+
+fn encode_entry(entry: &Entry) -> Bytes {
+    let term = i32::try_from(term_of(&entry.log_id)).expect("terms stay far below 2^31");
+    let mut builder = BatchBuilder::new().base_offset(offset(entry.log_id.index)).leader_epoch(LeaderEpoch(term));
+    builder.append(clock::now(), None, Some(&encode_payload(&entry.payload)), &[]);
+    builder.build()
+}
+
+fn decode_entry(batch: &Bytes, leader_epoch: LeaderEpoch) -> io::Result<Entry> {
+    let record = batch::records(batch, usize::MAX)
+        .map_err(io::Error::other)?
+        .next()
+        .ok_or_else(|| invalid_data("an empty batch in the metadata log"))?
+        .map_err(io::Error::other)?;
+    let payload = decode_payload(record.value.ok_or_else(|| invalid_data("an empty entry in the metadata log"))?)?;
+    let term = u64::try_from(leader_epoch.value()).map_err(|_| invalid_data("an entry without a term"))?;
+    let index = u64::try_from(record.offset.value()).map_err(|_| invalid_data("an entry without an index"))?;
+    Ok(Entry { log_id: log_id(term, index), payload })
+}
+
+fn offset(index: u64) -> Offset {
+    Offset(i64::try_from(index).expect("an index stays below 2^63"))
+}
+
+/// `BTreeMap::range` panics on these.
+fn is_empty(range: &impl RangeBounds<u64>) -> bool {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    match range.end_bound() {
+        Bound::Included(end) => *end < start,
+        Bound::Excluded(end) => *end <= start,
+        Bound::Unbounded => false,
+    }
+}
+
+fn invalid_data(message: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+fn writer_is_gone() -> io::Error {
+    io::Error::other("the metadata log has been closed")
+}
