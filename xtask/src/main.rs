@@ -1,1 +1,149 @@
-fn main() {}
+//! The project's tasks: `cargo xtask <task>`.
+#![allow(clippy::disallowed_methods, reason = "tasks run on the real machine and are never simulated")]
+
+mod cluster;
+mod install;
+mod suites;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
+
+use crate::suites::Suite;
+
+#[derive(Parser)]
+#[command(about = "Tasks of the project")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every test: the workspace's, the simulator's, real broker processes under faults, and real clients.
+    Test {
+        /// Run only these suites.
+        #[arg(value_enum)]
+        suites: Vec<Suite>,
+    },
+    /// Check format and lints. Changes no file.
+    Check,
+    /// Run whole clusters in one process on a simulated clock, network and disk.
+    Sim {
+        /// Passed on to `cargo test`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Start the README's cluster, produce and consume as its quick start does, and stop it.
+    Smoke,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Test { suites } => test(&suites),
+        Task::Check => check(),
+        Task::Sim { arguments } => sim(&arguments),
+        Task::Smoke => smoke(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs suites one after another, all of them even if some fail, and sums up.
+fn test(chosen: &[Suite]) -> anyhow::Result<()> {
+    let suites = if chosen.is_empty() { Suite::ALL } else { chosen };
+    let mut results = Vec::new();
+    for suite in suites {
+        headline(&suite.title());
+        let started = Instant::now();
+        let outcome = suite.run();
+        if let Err(error) = &outcome {
+            eprintln!("{}: {error:#}", suite.title());
+        }
+        results.push((suite, outcome, started.elapsed()));
+    }
+    headline("Summary");
+    for (suite, outcome, elapsed) in &results {
+        let word = if outcome.is_ok() { "passed" } else { "FAILED" };
+        println!("{word}  {:>4} s  {}", elapsed.as_secs(), suite.title());
+    }
+    let failed = results.iter().filter(|(_, outcome, _)| outcome.is_err()).count();
+    println!("{} suites passed, {failed} failed", results.len() - failed);
+    if failed > 0 {
+        bail!("{failed} of {} suites failed", results.len());
+    }
+    Ok(())
+}
+
+fn check() -> anyhow::Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+/// The simulator is a workspace of its own, because it is built with `--cfg vltava_sim`; see its `.cargo/config.toml`.
+fn sim(arguments: &[String]) -> anyhow::Result<()> {
+    let directory = root().join("crates/sim");
+    let mut command = cargo();
+    // The simulator's own configuration counts only if these do not override it.
+    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command.env("CARGO_TARGET_DIR", target().join("sim"));
+    run(command.current_dir(directory).arg("test").args(arguments))
+}
+
+fn smoke() -> anyhow::Result<()> {
+    let python = install::python("kafka-python", install::NEWEST_KAFKA_PYTHON)?;
+    let cluster = cluster::LocalCluster::start_with_cargo()?;
+    run(Command::new(python)
+        .arg(root().join("tests/clients/python/quickstart.py"))
+        .env("BOOTSTRAP_SERVERS", &cluster.bootstrap))?;
+    cluster.stop()
+}
+
+/// The repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
+}
+
+/// Where everything that is generated goes.
+fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => root().join(directory),
+        None => root().join("target"),
+    }
+}
+
+/// The same cargo that runs this task, without what it set for this task.
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Shows a command and runs it; an exit code other than 0 is an error.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    println!("$ {program} {}", arguments.join(" "));
+    let status = command.status().with_context(|| format!("cannot run {program}: is it installed?"))?;
+    if !status.success() {
+        bail!("{program} failed ({status})");
+    }
+    Ok(())
+}
+
+fn headline(title: &str) {
+    println!("\n==== {title}");
+}

@@ -1,0 +1,64 @@
+//! Clients under test, each with pinned versions in a directory of its own under `target/`. Repeating costs nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+use crate::{root, run, target};
+
+pub const NEWEST_KAFKA_PYTHON: &[&str] =
+    &["pytest==9.2.0", "kafka-python==3.0.12", "crc32c", "lz4==4.4.5", "zstandard==0.25.0", "python-snappy==0.7.3"];
+pub const OLD_KAFKA_PYTHON: &[&str] = &[
+    "pytest==9.2.0",
+    "kafka-python==2.0.2",
+    "crc32c",
+    "lz4==4.4.5",
+    "zstandard==0.25.0",
+    "python-snappy==0.7.3",
+    "six==1.17.0",
+];
+pub const NEWEST_CONFLUENT: &[&str] = &["pytest==9.2.0", "confluent-kafka==2.16.1"];
+pub const OLD_CONFLUENT: &[&str] = &["pytest==9.2.0", "confluent-kafka==2.6.1"];
+pub const AIOKAFKA: &[&str] = &["pytest==9.2.0", "aiokafka==0.14.0", "cramjam==2.14.0"];
+
+/// A virtual environment with these packages; returns its interpreter.
+pub fn python(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    let directory = target().join("clients").join(name);
+    let interpreter = directory.join("bin/python");
+    once(&directory, &packages.join("\n"), || {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&directory))
+            .context("a python3 with its venv module is needed (on Debian: apt-get install python3-venv)")?;
+        run(Command::new(&interpreter).args(["-m", "pip", "install", "--quiet"]).args(packages))
+    })?;
+    Ok(interpreter)
+}
+
+/// The tests for kafkajs beside their installed packages, where node looks for them; returns the directory.
+pub fn kafkajs() -> anyhow::Result<PathBuf> {
+    let source = root().join("tests/clients/node");
+    let directory = target().join("clients/kafkajs");
+    std::fs::create_dir_all(&directory)?;
+    for file in ["package.json", "package-lock.json", "kafkajs.test.js"] {
+        std::fs::copy(source.join(file), directory.join(file)).with_context(|| format!("cannot copy {file}"))?;
+    }
+    let wanted = std::fs::read_to_string(source.join("package-lock.json"))?;
+    once(&directory, &wanted, || {
+        run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&directory))
+            .context("node 20 or later with npm is needed (on Debian: apt-get install nodejs npm)")
+    })?;
+    Ok(directory)
+}
+
+/// Runs `install` unless it succeeded before for the same contents.
+fn once(directory: &Path, contents: &str, install: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let marker = directory.join(".installed");
+    if std::fs::read_to_string(&marker).is_ok_and(|installed| installed == contents) {
+        return Ok(());
+    }
+    println!("installing into {}", directory.display());
+    install()?;
+    ensure!(directory.is_dir(), "{} was not made", directory.display());
+    std::fs::write(&marker, contents)?;
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! The suites of `cargo xtask test`. Each ends with its runner's own summary line.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::ValueEnum;
+
+use crate::cluster::{LocalCluster, build_release};
+use crate::{cargo, install, root, run, sim, target};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// Unit, property and story tests of all crates.
+    Workspace,
+    /// Whole clusters on a simulated clock, network and disk.
+    Sim,
+    /// Real broker processes that are killed, stopped, wiped, starved and fed bad input.
+    Cluster,
+    KafkaPython,
+    KafkaPython2,
+    Confluent,
+    Confluent2_6,
+    Aiokafka,
+    Kafkajs,
+    Java,
+    FranzGo,
+}
+
+impl Suite {
+    pub const ALL: &[Self] = &[
+        Self::Workspace,
+        Self::Sim,
+        Self::KafkaPython,
+        Self::KafkaPython2,
+        Self::Confluent,
+        Self::Confluent2_6,
+        Self::Aiokafka,
+        Self::Kafkajs,
+        Self::Java,
+        Self::FranzGo,
+        Self::Cluster,
+    ];
+
+    pub fn title(self) -> String {
+        match self {
+            Self::Workspace => "Workspace",
+            Self::Sim => "Simulator",
+            Self::Cluster => "Faults on real broker processes",
+            Self::KafkaPython => "kafka-python 3.0.12",
+            Self::KafkaPython2 => "kafka-python 2.0.2",
+            Self::Confluent => "confluent-kafka 2.16.1",
+            Self::Confluent2_6 => "confluent-kafka 2.6.1",
+            Self::Aiokafka => "aiokafka 0.14.0",
+            Self::Kafkajs => "kafkajs 2.2.4",
+            Self::Java => "Java kafka-clients 4.3.1",
+            Self::FranzGo => "franz-go 1.22.2",
+        }
+        .to_owned()
+    }
+
+    pub fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Workspace => run(cargo().args(["test", "--workspace"])),
+            Self::Sim => sim(&[]),
+            Self::Cluster => {
+                let python = install::python("confluent-kafka", install::NEWEST_CONFLUENT)?;
+                let binary = build_release()?;
+                run(pytest(python, "tests/cluster", &[])
+                    .arg("--basetemp")
+                    .arg(target().join("cluster-tests"))
+                    .env("VLTAVA_BINARY", binary))
+            }
+            Self::KafkaPython => python("kafka-python", install::NEWEST_KAFKA_PYTHON, "test_kafka_python.py"),
+            Self::KafkaPython2 => python("kafka-python-2.0.2", install::OLD_KAFKA_PYTHON, "test_kafka_python.py"),
+            Self::Confluent => python("confluent-kafka", install::NEWEST_CONFLUENT, "test_confluent.py"),
+            Self::Confluent2_6 => python("confluent-kafka-2.6.1", install::OLD_CONFLUENT, "test_confluent.py"),
+            Self::Aiokafka => python("aiokafka", install::AIOKAFKA, "test_aiokafka.py"),
+            Self::Kafkajs => {
+                let directory = install::kafkajs()?;
+                with_cluster(Command::new("node").args(["--test", "--test-concurrency=1"]).current_dir(directory))
+            }
+            Self::Java => with_cluster(
+                Command::new("mvn")
+                    .args(["--batch-mode", "--no-transfer-progress", "test"])
+                    .arg(format!("-Doutput={}", target().join("clients/java").display()))
+                    .current_dir(root().join("tests/clients/java")),
+            ),
+            Self::FranzGo => with_cluster(
+                Command::new("go")
+                    .args(["test", "-count=1", "-v", "./..."])
+                    .current_dir(root().join("tests/clients/go")),
+            ),
+        }
+    }
+}
+
+fn python(name: &str, packages: &[&str], file: &str) -> anyhow::Result<()> {
+    let python = install::python(name, packages)?;
+    with_cluster(&mut pytest(python, "tests/clients/python", &[file]))
+}
+
+fn pytest(python: PathBuf, directory: &str, files: &[&str]) -> Command {
+    let mut command = Command::new(python);
+    command.args(["-m", "pytest"]).args(files).current_dir(root().join(directory));
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// Runs a client's tests against three fresh brokers.
+fn with_cluster(tests: &mut Command) -> anyhow::Result<()> {
+    let cluster = LocalCluster::start(&build_release()?)?;
+    let outcome = run(tests.env("BOOTSTRAP_SERVERS", &cluster.bootstrap));
+    let stopped = cluster.stop();
+    outcome.and(stopped)
+}
