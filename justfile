@@ -1,0 +1,29 @@
+# The project's tasks. Anything longer than a line lives in xtask.
+
+# List the tasks.
+default:
+    @just --list
+
+# Check format and lints; changes no file.
+check:
+    cargo xtask check
+
+# Run every test, or only the suites named.
+test *suites:
+    cargo xtask test {{suites}}
+
+# Run whole clusters on a simulated clock, network and disk.
+sim *arguments:
+    cargo xtask sim {{arguments}}
+
+# Run the README's cluster and its quick start once.
+smoke:
+    cargo xtask smoke
+
+# Run three brokers on this machine until Ctrl-C.
+cluster *arguments:
+    cargo run --release -- cluster --brokers 3 {{arguments}}
+
+# Format the code.
+format:
+    cargo fmt --all
