@@ -2,9 +2,9 @@
 //! bytes inside the messages of the peer protocol.
 //!
 //! Numbers are big-endian; texts and lists carry a 32-bit length. Every record, request and response is a frame of its
-//! own: type (16 bits), version (8 bits), length of the body (32 bits), body. A newer release may append fields to a body
-//! under a higher version, and an older one skips them. What may not be skipped gets a new type, and an unknown type is an
-//! error. Types and tags are never reused.
+//! own: type (16 bits), version (8 bits), length of the body (32 bits), body. A newer release may append fields to a
+//! body under a higher version, and an older one skips them. What may not be skipped gets a new type, and an unknown
+//! type is an error. Types and tags are never reused.
 //!
 //! Decoding bounds every length by the bytes that are there before it allocates, and never panics.
 

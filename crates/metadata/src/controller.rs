@@ -159,8 +159,8 @@ impl Controller {
         self.balance_leaders(image, now_ms)
     }
 
-    /// If this process itself stood still (suspended, starved), heartbeats wait in its queues and prove nothing by their
-    /// absence.
+    /// If this process itself stood still (suspended, starved), heartbeats wait in its queues and prove nothing by
+    /// their absence.
     fn forgive_own_absence(&mut self, now_ms: i64) {
         let away_ms = self.last_tick_ms.map_or(0, |last_ms| now_ms.saturating_sub(last_ms));
         if away_ms > self.config.session_timeout_ms / 2 {

@@ -61,8 +61,8 @@ pub struct PartitionImage {
 impl ClusterImage {
     /// Applies one committed record. The only code that changes an image.
     ///
-    /// A record that does not fit the image (a change of an unknown topic, say) was never decided on it: the metadata log
-    /// and this node disagree, and a crash is better than two nodes that go on with different metadata.
+    /// A record that does not fit the image (a change of an unknown topic, say) was never decided on it: the metadata
+    /// log and this node disagree, and a crash is better than two nodes that go on with different metadata.
     pub fn replay(&mut self, record: &MetadataRecord) {
         match record {
             MetadataRecord::ClusterId { cluster_id } => self.cluster_id.clone_from(cluster_id),

@@ -22,7 +22,8 @@ pub enum MetadataRecord {
     },
     /// The broker is gone for good (UnregisterBroker).
     UnregisterBroker { broker_id: BrokerId, broker_epoch: BrokerEpoch },
-    /// Broker epochs up to `last` are given out. Written in snapshots, where an unregistered broker leaves no other trace.
+    /// Broker epochs up to `last` are given out. Written in snapshots, where an unregistered broker leaves no other
+    /// trace.
     BrokerEpochs { last: BrokerEpoch },
     /// A topic was created; its partitions follow.
     Topic { topic_id: TopicId, name: String },

@@ -138,8 +138,8 @@ fn current_list(
     Ok(split_list(configs.get(name).map_or(default, String::as_str)))
 }
 
-/// Checks the configs that a resource would have. Those that stay as they are were valid before, and are not asked again
-/// except where they could be in conflict with others.
+/// Checks the configs that a resource would have. Those that stay as they are were valid before, and are not asked
+/// again except where they could be in conflict with others.
 fn check_configs(resource: &ConfigResource, after: &ConfigImage, changed: &[&String]) -> Result<(), ControllerError> {
     let refuse = |message: String| Err(error(ErrorCode::InvalidConfig, message));
     match resource {
@@ -210,8 +210,8 @@ fn definition(resource: &ConfigResource, name: &str) -> Option<&'static ConfigDe
     }
 }
 
-/// With a smaller `min.insync.replicas` an ISR may be enough by itself, and the high watermark moves on without the ELR:
-/// its members stop being eligible in the same entry. And an unclean election may be allowed from now on.
+/// With a smaller `min.insync.replicas` an ISR may be enough by itself, and the high watermark moves on without the
+/// ELR: its members stop being eligible in the same entry. And an unclean election may be allowed from now on.
 fn review_partitions(draft: &mut Draft<'_>, resource: &ConfigResource) {
     let affected: Vec<TopicPartition> = match resource {
         ConfigResource::Topic(topic_id) => {

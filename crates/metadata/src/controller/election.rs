@@ -16,7 +16,8 @@ const MAX_ELECTIONS_PER_BALANCING: usize = 1000;
 type Elections = Vec<(TopicPartition, Result<(), ControllerError>)>;
 
 impl Controller {
-    /// ElectLeaders (KIP-183, KIP-460). Without a selection, partitions that need no election are left out of the answer.
+    /// ElectLeaders (KIP-183, KIP-460). Without a selection, partitions that need no election are left out of the
+    /// answer.
     pub(super) fn elect_leaders(
         &self,
         image: &ClusterImage,

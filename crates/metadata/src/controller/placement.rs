@@ -1,9 +1,9 @@
 //! Which brokers get a partition.
 //!
-//! Leaders are spread evenly over the brokers, replicas of a partition over the racks, and replicas in all evenly within
-//! these bounds. Brokers that are fenced or stopping are taken only when there are no others. Where several brokers would do,
-//! the order of a shuffle decides, so that topics do not all start at the same broker; the shuffle is drawn from a seed
-//! that comes with the request, which makes placement a function of its input.
+//! Leaders are spread evenly over the brokers, replicas of a partition over the racks, and replicas in all evenly
+//! within these bounds. Brokers that are fenced or stopping are taken only when there are no others. Where several
+//! brokers would do, the order of a shuffle decides, so that topics do not all start at the same broker; the shuffle is
+//! drawn from a seed that comes with the request, which makes placement a function of its input.
 
 use std::collections::BTreeMap;
 

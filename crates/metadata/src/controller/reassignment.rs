@@ -1,7 +1,8 @@
 //! Moving partitions between brokers (KIP-455).
 //!
 //! While a reassignment is under way, the replicas are the target ones followed by those to be removed. It is complete
-//! once every target replica is in the ISR, which [`super::partition_update`] sees with the change that brings it about.
+//! once every target replica is in the ISR, which [`super::partition_update`] sees with the change that brings it
+//! about.
 
 use vltava_types::{BrokerId, ErrorCode, TopicPartition};
 
@@ -76,9 +77,9 @@ fn cancel(draft: &mut Draft<'_>, partition: TopicPartition) -> Result<(), Contro
         let message = "Invalid replica assignment: addingReplicas contains all replicas";
         return Err(error(ErrorCode::InvalidReplicaAssignment, message));
     }
-    // What the leader has acknowledged may be nowhere but on the added replicas.
+    // What was acknowledged may be nowhere but on the added replicas.
     let mut copies = update.target.isr.iter().chain(&update.target.eligible_leader_replicas);
-    if copies.all(|replica| adding.contains(replica)) && !draft.allows_unclean_election(partition.topic_id) {
+    if copies.all(|replica| adding.contains(replica)) {
         let name = draft.describe(partition);
         let message = format!(
             "Unable to revert partition assignment for {name} because it would require an unclean leader election"
