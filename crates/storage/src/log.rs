@@ -404,10 +404,6 @@ impl Log {
         // Files of this name may be left from a truncation that a crash interrupted.
         segment.truncate(0, base_offset)?;
         let mut segments = Vec::clone(&self.segments);
-        if sealed.size() == 0 {
-            segments.pop();
-            self.remove_files(&sealed)?;
-        }
         segments.push(segment);
         self.segments = Arc::new(segments);
         self.active = ActiveSegment::new(&self.config);

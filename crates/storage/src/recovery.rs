@@ -228,14 +228,12 @@ impl Recovery<'_> {
         if segment.base_offset < self.end_offset {
             return Ok(false);
         }
-        let tail = match segment.walk_tail(self.interval) {
-            Ok(tail) => tail,
-            Err(StorageError::Corrupt { .. }) => return Ok(false),
+        let checked = segment.walk_tail(self.interval).and_then(|tail| Ok((tail, segment.time_index_fits()?)));
+        let tail = match checked {
+            Ok((tail, true)) if tail.index_fits => tail,
+            Ok(_) | Err(StorageError::Corrupt { .. }) => return Ok(false),
             Err(error) => return Err(error),
         };
-        if !tail.index_fits || !segment.time_index_is_complete()? {
-            return Ok(false);
-        }
         if self.epochs_are_missing {
             let mut scan = segment.scan(0, segment.size(), Scan::LONG);
             loop {

@@ -77,7 +77,8 @@ impl Log {
             }
             let is_below_start = next_base_offset.is_some_and(|next| next <= self.log_start_offset);
             let is_excess = next_base_offset.is_some() && excess_bytes > 0 && segment.size() <= excess_bytes;
-            let is_old = by_retention && segment.size() > 0 && self.is_older_than_retention(segment, now)?;
+            let is_removable = next_base_offset.is_some() || segment.size() > 0;
+            let is_old = by_retention && is_removable && self.is_older_than_retention(segment, now)?;
             if !is_below_start && !is_excess && !is_old {
                 break;
             }

@@ -208,9 +208,18 @@ impl Segment {
         Ok(tail)
     }
 
-    /// Whether the time index goes up to the largest timestamp, as that of a sealed or cleanly closed segment does.
-    pub fn time_index_is_complete(&self) -> Result<bool, StorageError> {
-        Ok(self.time_index.last()? == self.largest_timestamp())
+    /// Whether the time index goes up to the largest timestamp, as that of a sealed or cleanly closed segment does, and
+    /// its last entry leads to a batch with that timestamp. Asked after [`Segment::walk_tail`].
+    pub fn time_index_fits(&self) -> Result<bool, StorageError> {
+        let last = self.time_index.last()?;
+        if last != self.largest_timestamp() {
+            return Ok(false);
+        }
+        let Some(TimeEntry { timestamp, offset }) = last else { return Ok(true) };
+        let batch = self.find(Offset(offset), self.size())?;
+        Ok(batch.is_some_and(|batch| {
+            batch.header.last_offset().value() == offset && batch.header.max_timestamp.value() == timestamp
+        }))
     }
 
     /// The largest timestamp of the first batch, from which `segment.ms` counts.

@@ -40,7 +40,6 @@ impl Log {
         segment.keep_open()?;
         segment.truncate(position, new_end)?;
         segment.file().sync_data().at(segment.path())?;
-        fs::sync_dir(&self.directory).at(&self.directory)?;
 
         let tail = segment.walk_tail(self.config.index_interval_bytes)?;
         self.active = ActiveSegment {
@@ -52,6 +51,11 @@ impl Log {
         self.log_start_offset = self.log_start_offset.min(new_end);
         self.recovery_point = self.recovery_point.min(new_end);
         self.producers = load_producers(&self.directory, &mut self.snapshots, &self.segments, new_end)?;
+        if tail.end_offset < new_end {
+            // The cut lies in a gap. An empty segment keeps the log end there, even over a restart.
+            self.roll(new_end)?;
+        }
+        fs::sync_dir(&self.directory).at(&self.directory)?;
         Ok(new_end)
     }
 

@@ -1,0 +1,11 @@
+//! Logs and log directories on a real file system.
+
+mod appending;
+mod batch;
+mod cost;
+mod flushing;
+mod log_dirs;
+mod model;
+mod recovering;
+mod retaining;
+mod truncating;
