@@ -14,6 +14,7 @@ use vltava_protocol::messages::{MetadataRequest, MetadataResponse, WireId as _};
 use vltava_types::{BrokerId, ErrorCode, PartitionIndex, TopicId};
 
 use crate::api::RequestContext;
+use crate::api::authorized_operations::{ALL_CLUSTER_OPERATIONS, ALL_TOPIC_OPERATIONS};
 use crate::topic_creation::{is_internal, is_valid_name};
 
 /// How long a client waits here for topics that it made us create; after that it asks again.
@@ -21,11 +22,6 @@ const CREATION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// No more topics are created for one request; the client asks again for the rest.
 const MAX_CREATED_AT_ONCE: usize = 200;
-
-/// All operations on a topic, and on a cluster, as bits of Kafka's `AclOperation`: nothing is forbidden without an
-/// authorizer.
-const ALL_TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-const ALL_CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
 pub async fn handle(context: &RequestContext<'_>, request: MetadataRequest) -> MetadataResponse {
     let wanted = match wanted_topics(context.version, &request) {
@@ -111,7 +107,7 @@ fn missing_names(image: &ClusterImage, wanted: &Wanted) -> BTreeSet<String> {
 }
 
 /// The controller if clients can reach it, else this broker, which forwards what is the controller's.
-fn controller_id(context: &RequestContext<'_>, image: &ClusterImage) -> BrokerId {
+pub(super) fn controller_id(context: &RequestContext<'_>, image: &ClusterImage) -> BrokerId {
     let listener = &context.connection.listener;
     let is_reachable = |id: &BrokerId| {
         image.broker(*id).is_some_and(|b| b.is_broker && !b.fenced && b.listeners.contains_key(listener))

@@ -4,15 +4,34 @@
 //! of its own, declare the file here, and name it in [`handlers!`]. What is not named there is neither advertised
 //! nor accepted.
 
+mod alter_configs;
+mod alter_partition_reassignments;
 pub(crate) mod api_versions;
+mod authorized_operations;
+mod config_resources;
+mod create_partitions;
+mod create_topics;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_log_dirs;
 mod describe_producers;
+mod describe_quorum;
+mod describe_topic_partitions;
+mod elect_leaders;
 mod fetch;
+mod incremental_alter_configs;
 mod init_producer_id;
+mod list_config_resources;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
+mod refused;
 pub(crate) mod routing;
+mod unregister_broker;
 
 use std::sync::Arc;
 
@@ -81,13 +100,29 @@ macro_rules! handlers {
 }
 
 handlers! {
+    AlterConfigsRequest => alter_configs,
+    AlterPartitionReassignmentsRequest => alter_partition_reassignments,
     ApiVersionsRequest => api_versions,
+    CreatePartitionsRequest => create_partitions,
+    CreateTopicsRequest => create_topics,
+    DeleteRecordsRequest => delete_records,
+    DeleteTopicsRequest => delete_topics,
+    DescribeClusterRequest => describe_cluster,
+    DescribeConfigsRequest => describe_configs,
+    DescribeLogDirsRequest => describe_log_dirs,
     DescribeProducersRequest => describe_producers,
+    DescribeQuorumRequest => describe_quorum,
+    DescribeTopicPartitionsRequest => describe_topic_partitions,
+    ElectLeadersRequest => elect_leaders,
     FetchRequest => fetch,
+    IncrementalAlterConfigsRequest => incremental_alter_configs,
     InitProducerIdRequest => init_producer_id,
+    ListConfigResourcesRequest => list_config_resources,
     ListOffsetsRequest => list_offsets,
+    ListPartitionReassignmentsRequest => list_partition_reassignments,
     MetadataRequest => metadata,
     OffsetForLeaderEpochRequest => offset_for_leader_epoch,
+    UnregisterBrokerRequest => unregister_broker,
 }
 
 /// Begins a request, in the order of its connection.
