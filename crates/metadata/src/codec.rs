@@ -220,6 +220,12 @@ impl Wire for ErrorCode {
     }
 }
 
+/// Some request, for tests of whoever decides them.
+#[cfg(test)]
+pub(crate) fn sample_request(entropy: &[u8]) -> ControllerRequest {
+    ControllerRequest::sample(&mut wire::Entropy::new(entropy))
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::expect;

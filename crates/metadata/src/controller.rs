@@ -175,3 +175,79 @@ impl<T> Decision<T> {
         Decision { records: self.records, response: into(self.response) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use vltava_types::{BrokerEpoch, DirectoryId, TopicId};
+
+    use super::*;
+    use crate::codec::sample_request;
+    use crate::record::Endpoint;
+
+    /// Brokers 0 and 1, which are the ids that random requests are most likely to name, and a topic of the zero id's
+    /// neighbour.
+    fn small_cluster(controller: &mut Controller) -> ClusterImage {
+        let mut image = ClusterImage::default();
+        image.replay_all(&controller.form_cluster(&image, "cluster"));
+        let endpoint = Endpoint { host: "localhost".to_owned(), port: 1, security_protocol: "PLAINTEXT".to_owned() };
+        for id in [0, 1] {
+            let register = ControllerRequest::RegisterBroker(RegisterBroker {
+                broker_id: BrokerId(id),
+                cluster_id: String::new(),
+                incarnation_id: IncarnationId::ZERO,
+                listeners: BTreeMap::new(),
+                peer: endpoint.clone(),
+                rack: None,
+                log_dirs: vec![DirectoryId::ZERO],
+                is_broker: true,
+                previous_broker_epoch: BrokerEpoch::NONE,
+            });
+            image.replay_all(&controller.handle(&image, &register, 0).records);
+            let heartbeat = ControllerRequest::Heartbeat(Heartbeat {
+                broker_id: BrokerId(id),
+                broker_epoch: image.last_broker_epoch,
+                applied: vltava_types::MetadataOffset(1),
+                want_fence: false,
+                want_shutdown: false,
+                offline_log_dirs: vec![],
+                offline_partitions: vec![],
+            });
+            image.replay_all(&controller.handle(&image, &heartbeat, 0).records);
+        }
+        let topic = CreateTopic {
+            name: "a".to_owned(),
+            topic_id: TopicId(vltava_types::Uuid([1; 16])),
+            partition_count: 2,
+            replication_factor: 2,
+            assignments: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            clamp_replication_factor: false,
+        };
+        let create = ControllerRequest::CreateTopics(CreateTopics { topics: vec![topic], validate_only: false });
+        image.replay_all(&controller.handle(&image, &create, 0).records);
+        assert_eq!(image.partitions().count(), 2, "the cluster is up");
+        image
+    }
+
+    proptest! {
+        /// Requests come from other nodes: whatever they say, there is an answer, and its records can be replayed.
+        #[test]
+        fn any_request_is_answered(
+            requests in prop::collection::vec(prop::collection::vec(0..3u8, 0..200), 1..10),
+            noise in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let mut controller = Controller::new(ControllerConfig::default());
+            let mut image = small_cluster(&mut controller);
+            for entropy in requests.iter().chain([&noise]) {
+                for kind in 0..11 {
+                    let entropy = [&[kind], entropy.as_slice()].concat();
+                    let decision = controller.handle(&image, &sample_request(&entropy), 0);
+                    image.replay_all(&decision.records);
+                }
+            }
+        }
+    }
+}
