@@ -27,7 +27,8 @@ use vltava_protocol::frame::{self, Header, Incoming};
 
 use crate::Broker;
 use crate::api::{self, Answer, Refusal, RequestContext, api_versions};
-use crate::connection::reader::{FrameReader, ReadError};
+pub(crate) use crate::connection::reader::LargeFrames;
+use crate::connection::reader::{Frame, FrameReader, ReadError};
 use crate::connection::writer::{AnswerQueue, answer_queue};
 use crate::server::stopped;
 
@@ -90,7 +91,8 @@ async fn exchange(
     let (read_half, write_half) = stream.into_split();
     let (answers, queued) = answer_queue(network.max_requests_in_flight);
     let writer = task::spawn(writer::write_answers(queued, write_half, idle));
-    let mut frames = FrameReader::new(read_half, first_bytes, network.socket_request_max_bytes);
+    let mut frames =
+        FrameReader::new(read_half, first_bytes, network.socket_request_max_bytes, broker.large_frames.clone());
 
     let ended = tokio::select! {
         biased;
@@ -123,13 +125,15 @@ async fn answer_requests<R: AsyncRead + Unpin>(
         };
         let Some(frame) = frame else { return Ok(()) };
 
-        let answer = match frame::read_header(frame) {
+        let Frame { bytes, room } = frame;
+        let answer = match frame::read_header(bytes) {
             Ok(Incoming::Request { header, body }) => begin(broker, info, &header, body)
                 .await
                 .map_err(|refusal| Ended::Refused { refusal, client_id: client_name(&header) })?,
             Ok(Incoming::ApiVersionsTooNew { correlation_id }) => Answer::Frame(api_versions::too_new(correlation_id)),
             Err(error) => return Err(Ended::Refused { refusal: error.into(), client_id: String::new() }),
         };
+        drop(room);
         answers.send(answer).await;
     }
 }
@@ -139,7 +143,7 @@ async fn next_frame<R: AsyncRead + Unpin>(
     frames: &mut FrameReader<R>,
     answers: &AnswerQueue,
     idle: Option<Duration>,
-) -> Result<Option<Bytes>, Ended> {
+) -> Result<Option<Frame>, Ended> {
     let Some(idle) = idle else { return Ok(frames.next().await?) };
     loop {
         match tokio::time::timeout(idle, frames.next()).await {

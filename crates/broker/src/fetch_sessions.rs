@@ -234,8 +234,10 @@ impl FetchSessions {
             place_of: BTreeMap::new(),
             next_place: 0,
         };
-        for ((key, position), news) in plan.partitions.iter().zip(news) {
+        for (key, position) in &plan.partitions {
             session.set(key.clone(), *position);
+        }
+        for ((key, _), news) in plan.partitions.iter().zip(news) {
             session.tell(key, news);
         }
         let session_id = loop {

@@ -26,6 +26,7 @@ use vltava_metadata::controller::{ControllerRequest, ControllerResponse};
 use vltava_types::{BrokerId, ErrorCode};
 
 use crate::config::BrokerConfig;
+use crate::connection::LargeFrames;
 use crate::controller::Controller;
 use crate::fetch_sessions::FetchSessions;
 use crate::producer_ids::ProducerIds;
@@ -41,6 +42,7 @@ pub struct Broker {
     pub topic_creation: TopicCreation,
     fetch_sessions: Mutex<FetchSessions>,
     producer_ids: ProducerIds,
+    large_frames: LargeFrames,
 }
 
 impl Broker {
@@ -49,6 +51,7 @@ impl Broker {
     pub fn new(config: Arc<BrokerConfig>, controller: Arc<dyn Controller>, replicas: Arc<ReplicaManager>) -> Arc<Self> {
         Arc::new(Self {
             node_id: config.node_id,
+            large_frames: LargeFrames::new(config.network.socket_request_max_bytes),
             fetch_sessions: Mutex::new(FetchSessions::new(config.replication.fetch_session_slots)),
             config,
             controller,
