@@ -8,10 +8,15 @@ pub mod api;
 pub mod config;
 mod connection;
 pub mod controller;
+mod dirty_set;
 mod fetch_sessions;
+mod isr;
 pub mod partition;
+mod partition_config;
 mod producer_ids;
+mod replica_fetcher;
 pub mod replica_manager;
+mod replica_stream;
 pub mod server;
 pub mod topic_creation;
 

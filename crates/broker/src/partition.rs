@@ -4,14 +4,33 @@
 //! happens outside of it: reads work on a snapshot of the log, flushes on file handles. Decisions are those of
 //! [`vltava_replication`]; this file executes them.
 
+mod follower;
+mod leader;
+mod read;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
+use tokio::time::Instant;
+use vltava_host::clock;
 use vltava_protocol::batch::{InvalidBatch, Origin};
-use vltava_replication::{ActiveProducer, EpochEndOffset, FencingError, NotEnoughReplicas, SequenceError};
-use vltava_storage::{PartitionName, StorageError, TimestampedOffset};
+use vltava_replication::{
+    BrokerStatus, EpochEndOffset, FencingError, FollowerState, LeaderAction, LeaderState, LogOffsets,
+    NotEnoughReplicas, PartitionAssignment, SequenceError,
+};
+use vltava_storage::{Flush, Flushable, Flusher, Log, LogDir, PartitionName, RecoveryCheckpoint, StorageError};
 use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, TimestampMs, TopicPartition};
+
+use crate::dirty_set::DirtySet;
+use crate::isr::IsrProposals;
+use crate::partition_config::PartitionConfig;
+
+pub use follower::LeaderNewsError;
+pub use leader::{FollowerRead, NotLeading};
 
 /// Which replicas must have a record before its produce is answered (`acks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,13 +153,158 @@ pub struct Leadership {
     pub is_local: bool,
 }
 
+/// What all partitions of a broker share.
+pub struct Surroundings {
+    pub node_id: BrokerId,
+    /// Where ISR changes wait to be sent to the controller.
+    pub isr_proposals: IsrProposals,
+    /// False while another broker may have been elected in our place (trap 15).
+    pub serving: AtomicBool,
+    /// Where the clock of this process starts.
+    pub started: Instant,
+}
+
+impl Surroundings {
+    #[must_use]
+    pub fn new(node_id: BrokerId) -> Arc<Self> {
+        Arc::new(Self {
+            node_id,
+            isr_proposals: IsrProposals::default(),
+            serving: AtomicBool::new(true),
+            started: Instant::now(),
+        })
+    }
+
+    /// Milliseconds on a clock that never goes back.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// A log directory in service, with what happens to all of its logs.
+pub struct Disk {
+    pub log_dir: Arc<LogDir>,
+    pub flusher: Flusher,
+    /// Less is free than `vltava.disk.reserve.bytes`: nothing is appended for clients until there is more again.
+    pub is_full: AtomicBool,
+    /// An I/O error was seen. Nothing on this disk is used any more (trap 27).
+    pub has_failed: AtomicBool,
+    /// Rung at the first failure.
+    pub failure: Arc<Notify>,
+}
+
+impl Disk {
+    /// Takes note of an error: an I/O error fails the disk.
+    pub fn on_error(&self, error: &StorageError) {
+        if error.is_io() && !self.has_failed.swap(true, Ordering::AcqRel) {
+            tracing::error!(log_dir = %self.log_dir.path().display(), %error, "log directory failed");
+            self.failure.notify_one();
+        }
+    }
+}
+
 /// One hosted replica.
 pub struct Partition {
     id: TopicPartition,
     name: PartitionName,
+    disk: Arc<Disk>,
+    surroundings: Arc<Surroundings>,
+    state: Mutex<State>,
+    /// Rung, for everybody, whenever an acknowledgement may have become possible or impossible.
+    acknowledged: Notify,
 }
 
+/// What changes, in one place and under one lock.
+struct State {
+    /// `None` once the replica was given up: its disk failed, its log is corrupt, or the partition was deleted.
+    log: Option<Log>,
+    role: Role,
+    config: Arc<PartitionConfig>,
+    /// Readers that wait for news, by subscription.
+    waiters: BTreeMap<u64, Arc<Notify>>,
+    next_waiter: u64,
+    /// As a leader: the streams of the followers that subscribed in this epoch.
+    streams: BTreeMap<BrokerId, Listener>,
+    /// As a follower: the stream to the leader, for acknowledgements.
+    upstream: Option<Listener>,
+    /// The records last read for a follower, which the other followers are about to need.
+    last_chunk: Option<leader::Chunk>,
+    /// Since when there have been records that are not on disk, for `flush.ms`.
+    unflushed_since_ms: Option<i64>,
+}
+
+/// Somebody who wants to hear that a subscription has news.
+#[derive(Clone)]
+struct Listener {
+    dirty: Arc<DirtySet>,
+    subscription: u32,
+}
+
+impl Listener {
+    fn mark(&self) {
+        self.dirty.mark(self.subscription);
+    }
+
+    fn is(&self, dirty: &Arc<DirtySet>, subscription: u32) -> bool {
+        Arc::ptr_eq(&self.dirty, dirty) && self.subscription == subscription
+    }
+}
+
+enum Role {
+    Leader(Box<LeaderState>),
+    Follower(FollowerState),
+}
+
+impl Role {
+    fn offsets(&self) -> LogOffsets {
+        match self {
+            Self::Leader(state) => state.offsets(),
+            Self::Follower(state) => state.offsets(),
+        }
+    }
+}
+
+/// The replica was given up on this broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the replica is offline")]
+pub struct ReplicaOffline;
+
 impl Partition {
+    /// A replica over an open log. It follows nobody until the first image says otherwise.
+    #[must_use]
+    pub fn new(
+        id: TopicPartition,
+        name: PartitionName,
+        mut log: Log,
+        high_watermark: Offset,
+        config: Arc<PartitionConfig>,
+        disk: Arc<Disk>,
+        surroundings: Arc<Surroundings>,
+    ) -> Arc<Self> {
+        log.set_config(Arc::clone(&config.log));
+        let offsets = LogOffsets {
+            log_start_offset: log.log_start_offset(),
+            high_watermark: high_watermark.clamp(log.log_start_offset(), log.log_end_offset()),
+            durable_offset: log.recovery_point(),
+            log_end_offset: log.log_end_offset(),
+        };
+        log.producers_mut().on_high_watermark(offsets.high_watermark);
+        let role = Role::Follower(FollowerState::new(surroundings.node_id, None, LeaderEpoch::NONE, offsets));
+        let state = State {
+            log: Some(log),
+            role,
+            config,
+            waiters: BTreeMap::new(),
+            next_waiter: 0,
+            streams: BTreeMap::new(),
+            upstream: None,
+            last_chunk: None,
+            unflushed_since_ms: None,
+        };
+        Arc::new(Self { id, name, disk, surroundings, state: Mutex::new(state), acknowledged: Notify::new() })
+    }
+
     #[must_use]
     pub const fn id(&self) -> TopicPartition {
         self.id
@@ -152,9 +316,24 @@ impl Partition {
         &self.name
     }
 
+    /// The disk that holds the log.
+    #[must_use]
+    pub const fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
     #[must_use]
     pub fn leadership(&self) -> Leadership {
-        unimplemented!()
+        match &self.state.lock().role {
+            Role::Leader(state) => Leadership {
+                leader: Some(self.surroundings.node_id),
+                leader_epoch: state.leader_epoch(),
+                is_local: true,
+            },
+            Role::Follower(state) => {
+                Leadership { leader: state.leader(), leader_epoch: state.leader_epoch(), is_local: false }
+            }
+        }
     }
 
     /// The epoch under which this replica leads, if it does.
@@ -164,121 +343,286 @@ impl Partition {
         leadership.is_local.then_some(leadership.leader_epoch)
     }
 
-    /// Appends one batch of a client or coordinator: routing, fencing, validation, stamping, append. Blocks for a write
-    /// to the page cache. `records` holds exactly one batch (see `validate_produce_format`).
-    pub fn append_as_leader(&self, records: &Bytes, options: &AppendOptions) -> Result<Appended, AppendError> {
-        let _ = (records, options);
-        unimplemented!()
-    }
-
-    /// Waits until `appended` is as safe as `acks` asks: [`Acks::Leader`] for the leader's own log in the sense of its durability
-    /// mode, [`Acks::All`] for the high watermark. The caller bounds the wait. Fails with NOT_LEADER_OR_FOLLOWER when
-    /// the leadership that appended ends (trap 15), and with NOT_ENOUGH_REPLICAS_AFTER_APPEND (trap 16).
-    pub async fn wait_for_acks(&self, acks: Acks, appended: &Appended) -> Result<(), ErrorCode> {
-        let _ = (acks, appended);
-        unimplemented!()
-    }
-
-    /// Reads for a client.
-    pub fn read(&self, request: &ReadRequest) -> Result<ReadResult, ErrorCode> {
-        let _ = request;
-        unimplemented!()
-    }
-
-    /// Has `waiter` woken (`notify_one`) whenever high watermark, last stable offset, log start or leadership change,
-    /// until the subscription is dropped. Subscribe first and check then, and no change is missed.
-    pub fn subscribe(self: &Arc<Self>, waiter: &Arc<Notify>) -> Subscription {
-        let _ = waiter;
-        unimplemented!()
+    /// Whether the replica works: its disk and log are sound.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        !self.disk.has_failed.load(Ordering::Acquire) && self.state.lock().log.is_some()
     }
 
     #[must_use]
     pub fn log_start_offset(&self) -> Offset {
-        unimplemented!()
+        self.state.lock().role.offsets().log_start_offset
     }
 
     /// As this replica knows it; a new leader's may lie behind (see [`Partition::latest_offset`]).
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
-        unimplemented!()
+        self.state.lock().role.offsets().high_watermark
     }
 
     #[must_use]
     pub fn log_end_offset(&self) -> Offset {
-        unimplemented!()
+        self.state.lock().role.offsets().log_end_offset
     }
 
-    /// The first offset that may be read (ListOffsets with timestamp -2).
-    pub fn earliest_offset(
-        &self,
-        current_leader_epoch: Option<LeaderEpoch>,
-    ) -> Result<(Offset, LeaderEpoch), ErrorCode> {
-        let _ = current_leader_epoch;
-        unimplemented!()
-    }
-
-    /// The end of what may be read (ListOffsets with timestamp -1). OFFSET_NOT_AVAILABLE while a new leader's high
-    /// watermark may lie behind what was committed (trap 5).
-    pub fn latest_offset(
-        &self,
-        isolation: Isolation,
-        current_leader_epoch: Option<LeaderEpoch>,
-    ) -> Result<(Offset, LeaderEpoch), ErrorCode> {
-        let _ = (isolation, current_leader_epoch);
-        unimplemented!()
-    }
-
-    /// The first readable record at or after a time (ListOffsets).
-    pub fn offset_for_timestamp(
-        &self,
-        timestamp: TimestampMs,
-        isolation: Isolation,
-        current_leader_epoch: Option<LeaderEpoch>,
-    ) -> Result<Option<TimestampedOffset>, ErrorCode> {
-        let _ = (timestamp, isolation, current_leader_epoch);
-        unimplemented!()
-    }
-
-    /// The record with the largest timestamp (ListOffsets with timestamp -3, KIP-734).
-    pub fn max_timestamp(
-        &self,
-        current_leader_epoch: Option<LeaderEpoch>,
-    ) -> Result<Option<TimestampedOffset>, ErrorCode> {
-        let _ = current_leader_epoch;
-        unimplemented!()
-    }
-
-    /// The largest epoch not above `requested` and its end (OffsetsForLeaderEpoch). `None` is "undefined".
-    pub fn end_offset_for_epoch(
-        &self,
-        requested: LeaderEpoch,
-        current_leader_epoch: Option<LeaderEpoch>,
-    ) -> Result<Option<EpochEndOffset>, ErrorCode> {
-        let _ = (requested, current_leader_epoch);
-        unimplemented!()
-    }
-
-    /// DeleteRecords: moves the log start to `offset`, or to the high watermark if `None`. Returns the new log start.
-    pub fn delete_records_before(&self, offset: Option<Offset>) -> Result<Offset, ErrorCode> {
-        let _ = offset;
-        unimplemented!()
-    }
-
-    /// The lowest log start among the live replicas, which DeleteRecords waits for.
+    /// Everything below is on disk.
     #[must_use]
-    pub fn low_watermark(&self) -> Offset {
-        unimplemented!()
-    }
-
-    /// For DescribeProducers.
-    pub fn active_producers(&self) -> Result<Vec<ActiveProducer>, ErrorCode> {
-        unimplemented!()
+    pub fn recovery_point(&self) -> Offset {
+        self.state.lock().role.offsets().durable_offset
     }
 
     /// Bytes of all segments.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        unimplemented!()
+        self.state.lock().log.as_ref().map_or(0, Log::size_bytes)
+    }
+
+    /// Has `waiter` woken (`notify_one`) whenever high watermark, last stable offset, log start or leadership change,
+    /// until the subscription is dropped. Subscribe first and check then, and no change is missed.
+    #[must_use]
+    pub fn subscribe(self: &Arc<Self>, waiter: &Arc<Notify>) -> Subscription {
+        let mut state = self.state.lock();
+        let id = state.next_waiter;
+        state.next_waiter += 1;
+        state.waiters.insert(id, Arc::clone(waiter));
+        Subscription { partition: Arc::clone(self), id }
+    }
+
+    /// The controller made this broker the leader, or changed a partition that it leads already.
+    pub fn lead(&self, assignment: PartitionAssignment, brokers: BTreeMap<BrokerId, BrokerStatus>) {
+        let now_ms = self.surroundings.now_ms();
+        let mut state = self.state.lock();
+        let leader_epoch = assignment.leader_epoch;
+        let actions = match &mut state.role {
+            Role::Leader(leader) if leader.leader_epoch() == leader_epoch => {
+                let mut actions = leader.on_brokers(brokers, now_ms);
+                actions.extend(leader.on_assignment(assignment, now_ms));
+                actions
+            }
+            role => {
+                let offsets = role.offsets();
+                let replication = state.config.replication;
+                let Some(log) = &mut state.log else { return };
+                // From here on records carry this epoch, and everything older ends here (trap 1). What earlier leaders
+                // committed may reach beyond our high watermark, which stays as it is (trap 5).
+                log.begin_leader_epoch(leader_epoch);
+                let node_id = self.surroundings.node_id;
+                let leader = LeaderState::new(node_id, assignment, brokers, offsets, replication, now_ms);
+                tracing::info!(
+                    partition = %self.name, epoch = %leader_epoch, log_end_offset = %offsets.log_end_offset,
+                    high_watermark = %offsets.high_watermark, "leading"
+                );
+                self.change_role(&mut state, Role::Leader(Box::new(leader)));
+                // A leader without followers commits what it has by itself.
+                match &mut state.role {
+                    Role::Leader(leader) => leader.on_tick(now_ms),
+                    Role::Follower(_) => unreachable!("it was made leader above"),
+                }
+            }
+        };
+        self.act(&mut state, actions);
+    }
+
+    /// The controller made another broker the leader, or none.
+    pub fn follow(&self, leader: Option<BrokerId>, leader_epoch: LeaderEpoch) {
+        let mut state = self.state.lock();
+        if let Role::Follower(follower) = &state.role
+            && follower.leader_epoch() == leader_epoch
+            && follower.leader() == leader
+        {
+            return;
+        }
+        tracing::info!(
+            partition = %self.name, leader = leader.map(BrokerId::value), epoch = %leader_epoch, "following"
+        );
+        let offsets = state.role.offsets();
+        let follower = FollowerState::new(self.surroundings.node_id, leader, leader_epoch, offsets);
+        self.change_role(&mut state, Role::Follower(follower));
+    }
+
+    /// Brokers that host replicas were registered, fenced or unfenced.
+    pub fn on_brokers(&self, brokers: BTreeMap<BrokerId, BrokerStatus>) {
+        let mut state = self.state.lock();
+        if let Role::Leader(leader) = &mut state.role {
+            let actions = leader.on_brokers(brokers, self.surroundings.now_ms());
+            self.act(&mut state, actions);
+        }
+    }
+
+    /// The topic's settings changed.
+    pub fn on_config(self: &Arc<Self>, config: Arc<PartitionConfig>) {
+        let mut state = self.state.lock();
+        if let Some(log) = &mut state.log {
+            log.set_config(Arc::clone(&config.log));
+        }
+        let replication = config.replication;
+        state.config = config;
+        if let Role::Leader(leader) = &mut state.role {
+            let actions = leader.on_config(replication, self.surroundings.now_ms());
+            self.act(&mut state, actions);
+        }
+        if let Some(upstream) = &state.upstream {
+            upstream.mark();
+        }
+        drop(state);
+        // Nothing is flushed any more unless it was marked, and the new mode may wait for it.
+        self.mark_dirty();
+    }
+
+    /// Time has passed.
+    pub fn on_tick(self: &Arc<Self>) {
+        let now_ms = self.surroundings.now_ms();
+        let mut state = self.state.lock();
+        if let Role::Leader(leader) = &mut state.role {
+            let actions = leader.on_tick(now_ms);
+            self.act(&mut state, actions);
+        }
+        let flush_ms = state.config.topic.flush_ms;
+        let is_flush_due = state.unflushed_since_ms.is_some_and(|since| flush_ms <= now_ms.saturating_sub(since));
+        drop(state);
+        if is_flush_due {
+            self.mark_dirty();
+        }
+    }
+
+    /// Deletes what retention allows, and forgets producers that were silent for `producer_expiration_ms`.
+    pub fn clean_up(&self, now: TimestampMs, producer_expiration_ms: i64) -> Result<(), StorageError> {
+        let mut state = self.state.lock();
+        let high_watermark = state.role.offsets().high_watermark;
+        let Some(log) = &mut state.log else { return Ok(()) };
+        log.producers_mut().expire(now, producer_expiration_ms);
+        let deleted = log.delete_old_segments(now, high_watermark).and_then(|deleted| {
+            log.remove_deleted_files(now)?;
+            Ok(deleted)
+        });
+        let deleted = deleted.inspect_err(|error| self.disk.on_error(error))?;
+        if deleted.segments > 0 {
+            tracing::info!(
+                partition = %self.name, segments = deleted.segments, bytes = deleted.bytes,
+                log_start_offset = %deleted.log_start_offset, "deleted old segments"
+            );
+        }
+        self.on_log_start_moved(&mut state, deleted.log_start_offset);
+        Ok(())
+    }
+
+    /// The recovery point, ready to be checkpointed.
+    pub(crate) fn recovery_checkpoint(&self) -> Option<RecoveryCheckpoint> {
+        let state = self.state.lock();
+        let checkpoint = state.log.as_ref()?.recovery_checkpoint();
+        checkpoint.inspect_err(|error| self.disk.on_error(error)).ok()
+    }
+
+    /// Gives the log up: to delete it, or because it or its disk does not work any more. Everybody who waits for this
+    /// partition is told.
+    pub fn take_log(&self) -> Option<Log> {
+        let mut state = self.state.lock();
+        let log = state.log.take();
+        state.last_chunk = None;
+        self.wake_all(&state);
+        log
+    }
+
+    /// Flushes everything and closes the log, for a clean shutdown. Returns whether that succeeded.
+    pub fn close(&self) -> bool {
+        let Some(mut log) = self.take_log() else { return false };
+        match log.close() {
+            Ok(()) => true,
+            Err(error) => {
+                self.disk.on_error(&error);
+                tracing::error!(partition = %self.name, %error, "closing the log failed");
+                false
+            }
+        }
+    }
+
+    /// Has the log flushed soon.
+    fn mark_dirty(self: &Arc<Self>) {
+        self.disk.flusher.mark_dirty(Arc::clone(self) as Arc<dyn Flushable>);
+    }
+
+    fn change_role(&self, state: &mut MutexGuard<'_, State>, role: Role) {
+        state.role = role;
+        self.wake_all(state);
+        // They subscribe again in the new epoch.
+        state.streams.clear();
+        state.upstream = None;
+        state.last_chunk = None;
+    }
+
+    /// Executes what the leader state decided.
+    fn act(&self, state: &mut MutexGuard<'_, State>, actions: Vec<LeaderAction>) {
+        for action in actions {
+            match action {
+                LeaderAction::AdvanceHighWatermark(high_watermark) => {
+                    if let Some(log) = &mut state.log {
+                        log.producers_mut().on_high_watermark(high_watermark);
+                    }
+                    if state.last_chunk.as_ref().is_some_and(|chunk| chunk.end_offset() <= high_watermark) {
+                        state.last_chunk = None;
+                    }
+                    self.wake_all(state);
+                }
+                LeaderAction::ProposeIsr(proposal) => self.surroundings.isr_proposals.add(self.id, proposal),
+            }
+        }
+    }
+
+    fn on_log_start_moved(&self, state: &mut MutexGuard<'_, State>, log_start_offset: Offset) {
+        if log_start_offset <= state.role.offsets().log_start_offset {
+            return;
+        }
+        match &mut state.role {
+            Role::Leader(leader) => leader.on_log_start_advanced(log_start_offset),
+            Role::Follower(follower) => follower.on_log_start_advanced(log_start_offset),
+        }
+        self.wake_all(state);
+    }
+
+    /// Wakes everybody who may want to look again.
+    fn wake_all(&self, state: &State) {
+        for waiter in state.waiters.values() {
+            waiter.notify_one();
+        }
+        for stream in state.streams.values() {
+            stream.mark();
+        }
+        if let Some(upstream) = &state.upstream {
+            upstream.mark();
+        }
+        self.acknowledged.notify_waiters();
+    }
+
+    fn is_serving(&self) -> bool {
+        self.surroundings.serving.load(Ordering::Acquire)
+    }
+}
+
+impl Flushable for Partition {
+    fn begin_flush(&self) -> Option<Flush> {
+        self.state.lock().log.as_ref()?.begin_flush()
+    }
+
+    fn end_flush(&self, flush: &Flush) {
+        let mut state = self.state.lock();
+        let Some(log) = &mut state.log else { return };
+        let durable_offset = log.end_flush(flush);
+        let is_all = log.log_end_offset() <= durable_offset;
+        state.unflushed_since_ms = (!is_all).then(|| self.surroundings.now_ms());
+        match &mut state.role {
+            Role::Leader(leader) => {
+                let actions = leader.on_flushed(durable_offset, self.surroundings.now_ms());
+                self.act(&mut state, actions);
+                // Those who wait for this broker's own disk only.
+                self.acknowledged.notify_waiters();
+            }
+            Role::Follower(follower) => {
+                follower.on_flushed(durable_offset);
+                if let Some(upstream) = &state.upstream {
+                    upstream.mark();
+                }
+            }
+        }
     }
 }
 
@@ -290,6 +634,14 @@ pub struct Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let _ = (&self.partition, self.id);
+        self.partition.state.lock().waiters.remove(&self.id);
     }
 }
+
+/// Wall-clock time, for timestamps in records.
+fn wall_clock() -> TimestampMs {
+    clock::now()
+}
+
+#[cfg(test)]
+mod tests;

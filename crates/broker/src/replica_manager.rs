@@ -1,19 +1,59 @@
 //! All hosted partitions, kept in step with the cluster image.
+//!
+//! One task applies images, one after another, and is the only one that creates, deletes or changes the role of
+//! partitions. Others see to time: lagging followers, retention, checkpoints, failed disks.
 
+mod apply;
+mod upkeep;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 
-use tokio::sync::watch;
-use vltava_metadata::ClusterImage;
-use vltava_storage::{LogManager, StorageError};
-use vltava_types::{BrokerEpoch, DirectoryId, TopicPartition};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, mpsc, watch};
+use vltava_host::task::{self, JoinHandle};
+use vltava_metadata::configs::Configs;
+use vltava_metadata::{ClusterImage, Endpoint};
+use vltava_peer::replica::{FollowerFrames, Hello, LeaderFrame, ReplicaHandler};
+use vltava_storage::{Flusher, LoadFailure, LoadedLog, LogDir, LogManager, PartitionName, StorageError};
+use vltava_types::{BrokerEpoch, BrokerId, DirectoryId, TopicId, TopicPartition};
 
 use crate::config::BrokerConfig;
 use crate::controller::Controller;
-use crate::partition::Partition;
+use crate::isr;
+use crate::partition::{Disk, Partition, Surroundings};
+use crate::partition_config::PartitionConfig;
+use crate::replica_fetcher::{FetcherContext, Fetchers};
+use crate::replica_stream;
+
+/// Threads that flush the logs of one directory.
+const FLUSH_THREADS: usize = 4;
 
 /// All partitions that this broker hosts.
-pub struct ReplicaManager {}
+pub struct ReplicaManager {
+    config: Arc<BrokerConfig>,
+    controller: Arc<dyn Controller>,
+    surroundings: Arc<Surroundings>,
+    logs: LogManager,
+    disks: Vec<Arc<Disk>>,
+    /// Rung by disks that fail.
+    disk_failure: Arc<Notify>,
+    offline: Mutex<BTreeSet<DirectoryId>>,
+    all_disks_failed: watch::Sender<bool>,
+    /// Logs that were found at start-up and that no image has claimed yet.
+    found: Mutex<BTreeMap<PartitionName, LoadedLog>>,
+    /// Logs that could not be opened. They are left alone: what remains of them may be the last copy.
+    unusable: BTreeMap<PartitionName, LoadFailure>,
+    partitions: RwLock<BTreeMap<TopicPartition, Arc<Partition>>>,
+    fetchers: Fetchers,
+    /// -1 until registered.
+    broker_epoch: Arc<AtomicI64>,
+    previous_broker_epoch: BrokerEpoch,
+    applied: watch::Sender<Arc<ClusterImage>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
 
 /// A log directory as DescribeLogDirs shows it.
 pub struct LogDirStatus {
@@ -27,7 +67,7 @@ pub struct LogDirStatus {
 }
 
 impl ReplicaManager {
-    /// Opens and recovers all logs. Nothing is served until [`ReplicaManager::start`].
+    /// Opens and recovers all logs. Nothing is served until [`ReplicaManager::on_registered`].
     ///
     /// `logs` are locked directories with `meta.properties` written.
     pub async fn open(
@@ -35,66 +75,309 @@ impl ReplicaManager {
         controller: Arc<dyn Controller>,
         logs: LogManager,
     ) -> Result<Arc<Self>, StorageError> {
-        let _ = (config, controller, logs);
-        unimplemented!()
+        let surroundings = Surroundings::new(config.node_id);
+        let broker_epoch = Arc::new(AtomicI64::new(BrokerEpoch::NONE.value()));
+        let disk_failure = Arc::new(Notify::new());
+        let loaded = load_all(&config, &controller, &logs).await?;
+        let disks = logs.online().into_iter().map(|log_dir| open_disk(log_dir, &disk_failure)).collect();
+        let fetchers = Fetchers::new(Arc::new(Context {
+            config: Arc::clone(&config),
+            images: controller.images(),
+            broker_epoch: Arc::clone(&broker_epoch),
+        }));
+        let manager = Self {
+            surroundings,
+            logs,
+            disks,
+            disk_failure,
+            offline: Mutex::new(loaded.offline),
+            all_disks_failed: watch::Sender::new(false),
+            found: Mutex::new(loaded.found),
+            unusable: loaded.unusable,
+            partitions: RwLock::default(),
+            fetchers,
+            broker_epoch,
+            previous_broker_epoch: loaded.previous_broker_epoch,
+            applied: watch::Sender::new(Arc::default()),
+            tasks: Mutex::default(),
+            config,
+            controller,
+        };
+        Ok(Arc::new(manager))
     }
 
     /// The epoch in the clean-shutdown markers that were found, or [`BrokerEpoch::NONE`] if any directory was not shut
     /// down cleanly or has lost data: what to register with (trap 12).
     #[must_use]
-    pub fn previous_broker_epoch(&self) -> BrokerEpoch {
-        unimplemented!()
+    pub const fn previous_broker_epoch(&self) -> BrokerEpoch {
+        self.previous_broker_epoch
     }
 
     /// The broker was registered (again) under this epoch. The first call starts serving: images are applied from the
-    /// one on that holds the registration, since an older one may name this broker the leader of logs as they
-    /// were before it restarted.
+    /// one on that holds the registration, since an older one may name this broker the leader of logs as they were
+    /// before it restarted.
     pub fn on_registered(self: &Arc<Self>, broker_epoch: BrokerEpoch) {
-        let _ = broker_epoch;
-        unimplemented!()
+        let before = self.broker_epoch.swap(broker_epoch.value(), Ordering::AcqRel);
+        if before == BrokerEpoch::NONE.value() {
+            self.start();
+        } else {
+            self.fetchers.on_registered();
+        }
+    }
+
+    /// The epoch of this broker's registration, once it has one.
+    #[must_use]
+    pub fn broker_epoch(&self) -> BrokerEpoch {
+        BrokerEpoch(self.broker_epoch.load(Ordering::Acquire))
     }
 
     /// The partition, if it is hosted here.
     #[must_use]
     pub fn partition(&self, id: TopicPartition) -> Option<Arc<Partition>> {
-        let _ = id;
-        unimplemented!()
+        self.partitions.read().get(&id).cloned()
     }
 
     /// All hosted partitions.
     #[must_use]
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
-        unimplemented!()
+        self.partitions.read().values().cloned().collect()
     }
 
-    /// Images, each after its leaderships and followings are in force here. Coordinators follow this one, so that they find
-    /// the partitions as the image says.
+    /// Images, each after its leaderships and followings are in force here. Coordinators follow this one, so that they
+    /// find the partitions as the image says. The first one is empty.
     #[must_use]
     pub fn applied_images(&self) -> watch::Receiver<Arc<ClusterImage>> {
-        unimplemented!()
+        self.applied.subscribe()
     }
 
     #[must_use]
     pub fn log_dirs(&self) -> Vec<LogDirStatus> {
-        unimplemented!()
+        let partitions = self.partitions();
+        let status = |disk: &Arc<Disk>| {
+            let space = vltava_host::fs::space(disk.log_dir.path()).ok();
+            LogDirStatus {
+                path: disk.log_dir.path().to_owned(),
+                directory_id: disk.log_dir.directory_id(),
+                online: !disk.has_failed.load(Ordering::Acquire),
+                total_bytes: space.map(|space| space.total_bytes),
+                usable_bytes: space.map(|space| space.available_bytes),
+                partitions: partitions.iter().filter(|p| Arc::ptr_eq(p.disk(), disk)).cloned().collect(),
+            }
+        };
+        self.disks.iter().map(status).collect()
     }
 
     /// Directories that failed since start-up, for heartbeats.
     #[must_use]
     pub fn offline_log_dirs(&self) -> Vec<DirectoryId> {
-        unimplemented!()
+        self.offline.lock().iter().copied().collect()
+    }
+
+    /// Waits until no log directory works any more: the broker has nothing left to do then.
+    pub async fn failed(&self) {
+        let mut failed = self.all_disks_failed.subscribe();
+        // An error means that this value is gone, which its borrower prevents.
+        let _ = failed.wait_for(|failed| *failed).await;
     }
 
     /// Heartbeats have (not) been answered for a session's length: while they are not, this broker serves neither
     /// produces nor fetches, since another one may lead (trap 15).
     pub fn set_serving(&self, serving: bool) {
-        let _ = serving;
-        unimplemented!()
+        if self.surroundings.serving.swap(serving, Ordering::AcqRel) != serving {
+            tracing::info!(serving, "changed whether clients are served");
+        }
     }
 
     /// Stops replication, flushes and closes all logs, writes checkpoints and then the clean-shutdown markers. Returns
     /// whether the shutdown was clean.
-    pub async fn shut_down(&self) -> bool {
-        unimplemented!()
+    pub async fn shut_down(self: &Arc<Self>) -> bool {
+        for task in std::mem::take(&mut *self.tasks.lock()) {
+            task.abort();
+        }
+        self.fetchers.stop();
+        let manager = Arc::clone(self);
+        task::blocking(move || manager.close_all()).await
+    }
+
+    /// What a broker without logs to serve does not need: tasks begin with the first registration.
+    fn start(self: &Arc<Self>) {
+        let tasks = [
+            task::spawn(apply::run(Arc::downgrade(self))),
+            task::spawn(run_isr(Arc::clone(&self.surroundings), Arc::downgrade(self), Arc::clone(&self.controller))),
+            task::spawn(upkeep::tick(Arc::downgrade(self))),
+            task::spawn(upkeep::clean_up(Arc::downgrade(self))),
+            task::spawn(upkeep::checkpoint_high_watermarks(Arc::downgrade(self))),
+            task::spawn(upkeep::checkpoint_logs(Arc::downgrade(self))),
+            task::spawn(upkeep::watch_space(Arc::downgrade(self))),
+            task::spawn(upkeep::take_failed_disks_offline(Arc::downgrade(self), Arc::clone(&self.disk_failure))),
+        ];
+        self.tasks.lock().extend(tasks);
+    }
+
+    fn disk(&self, log_dir: &Arc<LogDir>) -> Option<&Arc<Disk>> {
+        self.disks.iter().find(|disk| Arc::ptr_eq(&disk.log_dir, log_dir))
+    }
+
+    fn partition_config(&self, image: &ClusterImage, topic_id: TopicId) -> Arc<PartitionConfig> {
+        let configs = Configs { image, broker_id: self.config.node_id, properties: &self.config.properties };
+        Arc::new(PartitionConfig::new(configs.topic(topic_id), &self.config))
     }
 }
+
+impl ReplicaHandler for ReplicaManager {
+    async fn follow(&self, hello: Hello, frames: FollowerFrames, updates: mpsc::Sender<LeaderFrame>) {
+        let cluster_id = self.controller.images().borrow().cluster_id.clone();
+        if hello.leader != self.config.node_id || hello.cluster_id != cluster_id {
+            tracing::warn!(?hello, "refused a replica stream that is meant for another broker");
+            return;
+        }
+        tracing::debug!(follower = %hello.follower, "a follower opened its stream");
+        replica_stream::serve(&hello, frames, updates, |id| self.partition(id)).await;
+    }
+}
+
+impl Drop for ReplicaManager {
+    fn drop(&mut self) {
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+    }
+}
+
+async fn run_isr(surroundings: Arc<Surroundings>, manager: Weak<ReplicaManager>, controller: Arc<dyn Controller>) {
+    let broker_epoch = {
+        let manager = Weak::clone(&manager);
+        move || manager.upgrade().map_or(BrokerEpoch::NONE, |manager| manager.broker_epoch())
+    };
+    let partition = move |id| manager.upgrade()?.partition(id);
+    isr::send_proposals(&surroundings.isr_proposals, controller, surroundings.node_id, broker_epoch, partition).await;
+}
+
+fn open_disk(log_dir: Arc<LogDir>, failure: &Arc<Notify>) -> Arc<Disk> {
+    Arc::new_cyclic(|disk: &Weak<Disk>| {
+        let disk = Weak::clone(disk);
+        let on_failure = move |error: StorageError| {
+            if let Some(disk) = disk.upgrade() {
+                disk.on_error(&error);
+            }
+        };
+        Disk {
+            log_dir,
+            flusher: Flusher::start(FLUSH_THREADS, on_failure),
+            is_full: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
+            failure: Arc::clone(failure),
+        }
+    })
+}
+
+/// What start-up found on the disks.
+struct Loaded {
+    found: BTreeMap<PartitionName, LoadedLog>,
+    unusable: BTreeMap<PartitionName, LoadFailure>,
+    offline: BTreeSet<DirectoryId>,
+    previous_broker_epoch: BrokerEpoch,
+}
+
+async fn load_all(
+    config: &Arc<BrokerConfig>,
+    controller: &Arc<dyn Controller>,
+    logs: &LogManager,
+) -> Result<Loaded, StorageError> {
+    let mut loaded = Loaded {
+        found: BTreeMap::new(),
+        unusable: BTreeMap::new(),
+        offline: BTreeSet::new(),
+        previous_broker_epoch: BrokerEpoch::NONE,
+    };
+    let mut epochs = BTreeSet::new();
+    let mut last_error = None;
+    for log_dir in logs.online() {
+        match load_one(config, controller, &log_dir).await {
+            Ok((epoch, found, failures)) => {
+                epochs.insert(epoch);
+                for log in &found {
+                    if let Some(lost_below) = log.recovery.lost_below {
+                        tracing::error!(partition = %log.partition, %lost_below, "the disk has lost records");
+                        epochs.insert(BrokerEpoch::NONE);
+                    }
+                }
+                loaded.found.extend(found.into_iter().map(|log| (log.partition.clone(), log)));
+                for failure in failures {
+                    tracing::error!(partition = %failure.partition, error = %failure.error, "log cannot be opened");
+                    epochs.insert(BrokerEpoch::NONE);
+                    loaded.unusable.insert(failure.partition.clone(), failure);
+                }
+            }
+            Err(error) => {
+                tracing::error!(log_dir = %log_dir.path().display(), %error, "log directory failed");
+                epochs.insert(BrokerEpoch::NONE);
+                logs.take_offline(&log_dir);
+                loaded.offline.insert(log_dir.directory_id());
+                last_error = Some(error);
+            }
+        }
+    }
+    if let (true, Some(error)) = (logs.online().is_empty(), last_error) {
+        return Err(error);
+    }
+    // All directories must tell of the same run: one that was left out of it may have lost what it held before.
+    if epochs.len() == 1 {
+        loaded.previous_broker_epoch = epochs.pop_first().expect("there is one");
+    }
+    tracing::info!(
+        partitions = loaded.found.len(), previous_broker_epoch = %loaded.previous_broker_epoch, "logs are open"
+    );
+    Ok(loaded)
+}
+
+async fn load_one(
+    config: &Arc<BrokerConfig>,
+    controller: &Arc<dyn Controller>,
+    log_dir: &Arc<LogDir>,
+) -> Result<(BrokerEpoch, Vec<LoadedLog>, Vec<LoadFailure>), StorageError> {
+    let marker = log_dir.take_clean_shutdown_marker()?;
+    let image = controller.images().borrow().clone();
+    let broker = Arc::clone(config);
+    // Topics that the image does not know yet get their own settings when an image claims them.
+    let log_config = move |partition: &PartitionName| {
+        let configs = Configs { image: &image, broker_id: broker.node_id, properties: &broker.properties };
+        let topic_id = image.topic_by_name(&partition.topic).map_or(TopicId::ZERO, |topic| topic.topic_id);
+        PartitionConfig::new(configs.topic(topic_id), &broker).log
+    };
+    let threads = config.storage.recovery_threads_per_data_dir;
+    let (found, failures) = log_dir.load(threads, marker.is_some(), log_config).await?;
+    Ok((marker.unwrap_or(BrokerEpoch::NONE), found, failures))
+}
+
+/// What fetchers ask.
+struct Context {
+    config: Arc<BrokerConfig>,
+    images: watch::Receiver<Arc<ClusterImage>>,
+    broker_epoch: Arc<AtomicI64>,
+}
+
+impl FetcherContext for Context {
+    fn node_id(&self) -> BrokerId {
+        self.config.node_id
+    }
+
+    fn cluster_id(&self) -> String {
+        self.images.borrow().cluster_id.clone()
+    }
+
+    fn broker_epoch(&self) -> BrokerEpoch {
+        BrokerEpoch(self.broker_epoch.load(Ordering::Acquire))
+    }
+
+    fn peer(&self, broker: BrokerId) -> Option<Endpoint> {
+        self.images.borrow().broker(broker).map(|registration| registration.peer.clone())
+    }
+
+    fn credit_bytes(&self) -> u64 {
+        self.config.replication.replica_fetch_response_max_bytes as u64
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,29 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> io::Result<()> {
     sync_dir(directory)
 }
 
+/// How large a file system is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    pub total_bytes: u64,
+    /// What this process may still write.
+    pub available_bytes: u64,
+}
+
+/// The space of the file system that holds `path`. The simulated one does not tell.
+pub fn space(path: &Path) -> io::Result<Space> {
+    #[cfg(not(vltava_sim))]
+    {
+        let status = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(status.f_frsize);
+        Ok(Space { total_bytes: bytes(status.f_blocks), available_bytes: bytes(status.f_bavail) })
+    }
+    #[cfg(vltava_sim)]
+    {
+        let _ = path;
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+}
+
 /// The functions that clippy forbids elsewhere. It looks through re-exports, so that they need bodies here.
 #[cfg(not(vltava_sim))]
 #[expect(clippy::disallowed_methods, reason = "this is the way to them")]

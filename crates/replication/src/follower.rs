@@ -187,6 +187,8 @@ impl FollowerState {
         self.offsets.log_end_offset = log_end_offset;
         self.offsets.durable_offset = self.offsets.durable_offset.min(log_end_offset);
         self.offsets.high_watermark = self.offsets.high_watermark.min(log_end_offset);
+        // A cut within the first batch takes the start down with it.
+        self.offsets.log_start_offset = self.offsets.log_start_offset.min(log_end_offset);
         self.check_invariants();
         lost_committed
     }

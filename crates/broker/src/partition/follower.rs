@@ -1,0 +1,205 @@
+//! What only a follower does: take what the leader sends, in order and checked.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use vltava_protocol::batch::{BatchError, batches};
+use vltava_replication::{
+    EpochEndOffset, FollowerAction, FollowerState, FollowerSubscription, LeaderMessageError, LogOffsets,
+};
+use vltava_storage::StorageError;
+use vltava_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
+
+use super::leader::must_flush;
+use super::{Listener, Partition, ReplicaOffline, Role, State};
+use crate::dirty_set::DirtySet;
+
+/// Why news from the leader was not taken. The stream's subscription is over; a new one starts from what stands here.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaderNewsError {
+    #[error("this replica does not follow that leader in that epoch")]
+    NotFollowing,
+    #[error(transparent)]
+    Message(#[from] LeaderMessageError),
+    /// Damaged on its way, or on the leader's disk: it must not be written here (trap 26).
+    #[error("damaged records: {0}")]
+    Damaged(#[from] BatchError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Offline(#[from] ReplicaOffline),
+}
+
+impl Partition {
+    /// What to ask of `leader`, if this replica follows it. From now on `dirty` is marked with `id` whenever there is
+    /// something to acknowledge, or the leadership has changed.
+    pub(crate) fn subscription_to(
+        &self,
+        leader: BrokerId,
+        broker_epoch: BrokerEpoch,
+        dirty: &Arc<DirtySet>,
+        id: u32,
+    ) -> Option<FollowerSubscription> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let Role::Follower(follower) = &state.role else { return None };
+        if follower.leader() != Some(leader) || self.disk.has_failed.load(Ordering::Acquire) {
+            return None;
+        }
+        let subscription = follower.subscription(state.log.as_ref()?.epochs(), broker_epoch);
+        state.upstream = Some(Listener { dirty: Arc::clone(dirty), subscription: id });
+        Some(subscription)
+    }
+
+    /// What to acknowledge under `leader_epoch`: log end and durable offset. `None` if that leadership is over.
+    pub(crate) fn acknowledgement(&self, leader_epoch: LeaderEpoch) -> Option<(Offset, Offset)> {
+        let state = self.state.lock();
+        let Role::Follower(follower) = &state.role else { return None };
+        if follower.leader_epoch() != leader_epoch || state.log.is_none() {
+            return None;
+        }
+        let LogOffsets { log_end_offset, durable_offset, .. } = follower.offsets();
+        Some((log_end_offset, durable_offset))
+    }
+
+    /// The leader sent batches, which may be none, and its offsets.
+    pub(crate) fn on_leader_records(
+        self: &Arc<Self>,
+        leader_epoch: LeaderEpoch,
+        records: &Bytes,
+        high_watermark: Offset,
+        log_start_offset: Offset,
+    ) -> Result<(), LeaderNewsError> {
+        // Outside of the lock: this reads every byte.
+        let base_offset = check_batches(records)?;
+        let must_flush = {
+            let mut state = self.state.lock();
+            let must_flush = match base_offset {
+                Some(base_offset) => self.append_as_follower(&mut state, leader_epoch, records, base_offset)?,
+                None => false,
+            };
+            let actions = following(&mut state)?.on_leader_offsets(leader_epoch, high_watermark, log_start_offset)?;
+            for action in actions {
+                self.execute(&mut state, action)?;
+            }
+            must_flush
+        };
+        if must_flush {
+            self.mark_dirty();
+        }
+        Ok(())
+    }
+
+    /// The leader's log parts from ours. Afterwards, subscribe again.
+    pub(crate) fn on_leader_diverging(
+        &self,
+        leader_epoch: LeaderEpoch,
+        diverging: EpochEndOffset,
+    ) -> Result<(), LeaderNewsError> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let log = state.log.as_ref().ok_or(ReplicaOffline)?;
+        let Role::Follower(follower) = &state.role else { return Err(LeaderNewsError::NotFollowing) };
+        let action = follower.on_diverging(leader_epoch, diverging, log.epochs())?;
+        tracing::info!(
+            partition = %self.name, epoch = %diverging.epoch, end_offset = %diverging.end_offset, ?action,
+            "log diverges from the leader's"
+        );
+        self.execute(&mut guard, action)
+    }
+
+    /// The leader's log does not contain our end. Afterwards, subscribe again.
+    pub(crate) fn on_leader_out_of_range(
+        &self,
+        leader_epoch: LeaderEpoch,
+        log_start_offset: Offset,
+        log_end_offset: Offset,
+    ) -> Result<(), LeaderNewsError> {
+        let mut state = self.state.lock();
+        let action = following(&mut state)?.on_out_of_range(leader_epoch, log_start_offset, log_end_offset)?;
+        tracing::warn!(
+            partition = %self.name, %log_start_offset, %log_end_offset, ?action, "log is outside of the leader's"
+        );
+        self.execute(&mut state, action)
+    }
+
+    /// Returns whether a flush is due.
+    fn append_as_follower(
+        &self,
+        state: &mut State,
+        leader_epoch: LeaderEpoch,
+        records: &Bytes,
+        base_offset: Offset,
+    ) -> Result<bool, LeaderNewsError> {
+        if self.disk.has_failed.load(Ordering::Acquire) {
+            return Err(ReplicaOffline.into());
+        }
+        match following(state)?.on_batches(leader_epoch, base_offset)? {
+            FollowerAction::Append => {}
+            action => self.execute(state, action)?,
+        }
+        let config = Arc::clone(&state.config);
+        let log = state.log.as_mut().ok_or(ReplicaOffline)?;
+        let appended = log.append_as_follower(records).inspect_err(|error| self.disk.on_error(error))?;
+        let log_end_offset = log.log_end_offset();
+        let follower = following(state)?;
+        follower.on_appended(log_end_offset);
+        let must_flush = must_flush(&config, log_end_offset, follower.offsets().durable_offset, appended.rolled);
+        state.unflushed_since_ms.get_or_insert(self.surroundings.now_ms());
+        if config.replication.durability == vltava_replication::Durability::PageCache
+            && let Some(upstream) = &state.upstream
+        {
+            upstream.mark();
+        }
+        Ok(must_flush)
+    }
+
+    fn execute(&self, state: &mut State, action: FollowerAction) -> Result<(), LeaderNewsError> {
+        let log = state.log.as_mut().ok_or(ReplicaOffline)?;
+        let Role::Follower(follower) = &mut state.role else { return Err(LeaderNewsError::NotFollowing) };
+        let outcome = match action {
+            FollowerAction::TruncateTo(offset) => log.truncate_to(offset).map(|log_end_offset| {
+                if follower.on_truncated(log_end_offset) {
+                    tracing::error!(
+                        partition = %self.name, %log_end_offset,
+                        "truncated below the high watermark: an unclean election has lost committed records"
+                    );
+                }
+            }),
+            FollowerAction::RestartAt(offset) => {
+                log.truncate_fully_and_start_at(offset).map(|()| follower.on_restarted(offset))
+            }
+            FollowerAction::Append => Ok(()),
+            FollowerAction::AdvanceHighWatermark(high_watermark) => {
+                log.producers_mut().on_high_watermark(high_watermark);
+                for waiter in state.waiters.values() {
+                    waiter.notify_one();
+                }
+                Ok(())
+            }
+            FollowerAction::AdvanceLogStart(log_start_offset) => {
+                log.advance_log_start_offset(log_start_offset).map(|_| ())
+            }
+        };
+        Ok(outcome.inspect_err(|error| self.disk.on_error(error))?)
+    }
+}
+
+fn following(state: &mut State) -> Result<&mut FollowerState, LeaderNewsError> {
+    match &mut state.role {
+        Role::Follower(follower) => Ok(follower),
+        Role::Leader(_) => Err(LeaderNewsError::NotFollowing),
+    }
+}
+
+/// Checks what came over the network: whole batches, undamaged. Returns where they begin.
+fn check_batches(records: &Bytes) -> Result<Option<Offset>, BatchError> {
+    let mut base_offset = None;
+    for batch in batches(records) {
+        let batch = batch?;
+        batch.verify_crc()?;
+        base_offset.get_or_insert(batch.header.base_offset);
+    }
+    Ok(base_offset)
+}

@@ -1,0 +1,246 @@
+//! What clients may see: reads and offset queries.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use vltava_replication::{
+    ActiveProducer, EpochEndOffset, FencingError, FetchPosition, OffsetNotAvailable, check_leader_epoch, fetch_position,
+};
+use vltava_storage::{Log, LogReader, ReadLimits, StorageError, TimestampedOffset};
+use vltava_types::{ErrorCode, LeaderEpoch, Offset, TimestampMs};
+
+use super::{Isolation, Partition, ReadRequest, ReadResult, Role, State};
+
+impl Partition {
+    /// Reads for a client.
+    pub fn read(&self, request: &ReadRequest) -> Result<ReadResult, ErrorCode> {
+        loop {
+            let (mut result, visible_end, reader) = {
+                let state = self.state.lock();
+                let log = self.readable(&state, request.current_leader_epoch, request.allow_follower)?;
+                let offsets = state.role.offsets();
+                let last_stable_offset = last_stable_offset(log, offsets.high_watermark);
+                let result = ReadResult {
+                    records: Bytes::new(),
+                    high_watermark: offsets.high_watermark,
+                    last_stable_offset,
+                    log_start_offset: offsets.log_start_offset,
+                    diverging: None,
+                    leader_epoch: current_epoch(&state),
+                };
+                let last_fetched_epoch = request.last_fetched_epoch.unwrap_or(LeaderEpoch::NONE);
+                match fetch_position(log.epochs(), offsets, request.offset, last_fetched_epoch) {
+                    FetchPosition::Diverging(end) => return Ok(ReadResult { diverging: Some(end), ..result }),
+                    // A follower lags: what it lacks may exist on the leader, so that nobody may reset (trap 18).
+                    FetchPosition::OutOfRange { log_end_offset, .. }
+                        if is_follower(&state) && log_end_offset < request.offset =>
+                    {
+                        return Err(ErrorCode::OffsetNotAvailable);
+                    }
+                    FetchPosition::OutOfRange { .. } => return Err(ErrorCode::OffsetOutOfRange),
+                    FetchPosition::Matches => {}
+                }
+                if is_follower(&state) && offsets.high_watermark < request.offset {
+                    return Err(ErrorCode::OffsetNotAvailable);
+                }
+                let visible_end = match request.isolation {
+                    Isolation::ReadUncommitted => offsets.high_watermark,
+                    Isolation::ReadCommitted => last_stable_offset,
+                };
+                let has_any = request.offset < visible_end && (request.max_bytes > 0 || request.at_least_one_batch);
+                (result, visible_end, has_any.then(|| log.reader()))
+            };
+            let Some(reader) = reader else { return Ok(result) };
+            let limits = ReadLimits {
+                max_bytes: request.max_bytes,
+                end_offset: visible_end,
+                at_least_one_batch: request.at_least_one_batch,
+            };
+            match reader.read(request.offset, limits) {
+                Ok(records) => {
+                    result.records = records;
+                    return Ok(result);
+                }
+                Err(StorageError::Truncated) => {}
+                Err(error) => return Err(self.on_read_error(&error)),
+            }
+        }
+    }
+
+    /// The first offset that may be read (ListOffsets with timestamp -2).
+    pub fn earliest_offset(
+        &self,
+        current_leader_epoch: Option<LeaderEpoch>,
+    ) -> Result<(Offset, LeaderEpoch), ErrorCode> {
+        let state = self.state.lock();
+        let log = self.readable(&state, current_leader_epoch, false)?;
+        let offset = state.role.offsets().log_start_offset;
+        // Kafka answers with the epoch of the record there.
+        Ok((offset, log.epochs().epoch_of(offset).unwrap_or(LeaderEpoch::NONE)))
+    }
+
+    /// The end of what may be read (ListOffsets with timestamp -1). OFFSET_NOT_AVAILABLE while a new leader's high
+    /// watermark may lie behind what was committed (trap 5).
+    pub fn latest_offset(
+        &self,
+        isolation: Isolation,
+        current_leader_epoch: Option<LeaderEpoch>,
+    ) -> Result<(Offset, LeaderEpoch), ErrorCode> {
+        let state = self.state.lock();
+        let log = self.readable(&state, current_leader_epoch, false)?;
+        let high_watermark = certain_high_watermark(&state)?;
+        let offset = match isolation {
+            Isolation::ReadUncommitted => high_watermark,
+            Isolation::ReadCommitted => last_stable_offset(log, high_watermark),
+        };
+        Ok((offset, current_epoch(&state)))
+    }
+
+    /// The first readable record at or after a time (ListOffsets).
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp: TimestampMs,
+        isolation: Isolation,
+        current_leader_epoch: Option<LeaderEpoch>,
+    ) -> Result<Option<TimestampedOffset>, ErrorCode> {
+        self.look_up(isolation, current_leader_epoch, |reader, end| reader.offset_for_timestamp(timestamp, end))
+    }
+
+    /// The record with the largest timestamp (ListOffsets with timestamp -3, KIP-734).
+    pub fn max_timestamp(
+        &self,
+        current_leader_epoch: Option<LeaderEpoch>,
+    ) -> Result<Option<TimestampedOffset>, ErrorCode> {
+        self.look_up(Isolation::ReadUncommitted, current_leader_epoch, |reader, _| reader.max_timestamp())
+    }
+
+    /// The largest epoch not above `requested` and its end (OffsetsForLeaderEpoch). `None` is "undefined".
+    pub fn end_offset_for_epoch(
+        &self,
+        requested: LeaderEpoch,
+        current_leader_epoch: Option<LeaderEpoch>,
+    ) -> Result<Option<EpochEndOffset>, ErrorCode> {
+        let state = self.state.lock();
+        let log = self.readable(&state, current_leader_epoch, false)?;
+        Ok(log.epochs().end_offset_for(requested, log.log_end_offset()))
+    }
+
+    /// DeleteRecords: moves the log start to `offset`, or to the high watermark if `None`. Returns the new log start.
+    pub fn delete_records_before(&self, offset: Option<Offset>) -> Result<Offset, ErrorCode> {
+        let mut state = self.state.lock();
+        self.readable(&state, None, false)?;
+        let offsets = state.role.offsets();
+        let offset = offset.unwrap_or(offsets.high_watermark);
+        if offset < Offset(0) || offsets.high_watermark < offset {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        let log = state.log.as_mut().expect("it is readable");
+        if let Err(error) = log.advance_log_start_offset(offset) {
+            return Err(self.on_read_error(&error));
+        }
+        let log_start_offset = log.log_start_offset();
+        self.on_log_start_moved(&mut state, log_start_offset);
+        Ok(log_start_offset)
+    }
+
+    /// The lowest log start among the live replicas, which DeleteRecords answers with. Followers take over the leader's
+    /// with the next message of their stream.
+    #[must_use]
+    pub fn low_watermark(&self) -> Offset {
+        self.log_start_offset()
+    }
+
+    /// For DescribeProducers.
+    pub fn active_producers(&self) -> Result<Vec<ActiveProducer>, ErrorCode> {
+        let state = self.state.lock();
+        let log = self.readable(&state, None, false)?;
+        Ok(log.producers().active_producers().collect())
+    }
+
+    /// What a failed read means for the reader. Corrupt data are never served (trap 26).
+    pub(super) fn on_read_error(&self, error: &StorageError) -> ErrorCode {
+        self.disk.on_error(error);
+        match error {
+            StorageError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            StorageError::Corrupt { .. } => {
+                tracing::error!(partition = %self.name, %error, "the log is corrupt and is not served");
+                ErrorCode::KafkaStorageError
+            }
+            StorageError::Io { .. }
+            | StorageError::InvalidAppend { .. }
+            | StorageError::Truncated
+            | StorageError::Locked { .. }
+            | StorageError::Foreign { .. }
+            | StorageError::Exists { .. } => {
+                tracing::error!(partition = %self.name, %error, "read failed");
+                ErrorCode::KafkaStorageError
+            }
+        }
+    }
+
+    fn look_up(
+        &self,
+        isolation: Isolation,
+        current_leader_epoch: Option<LeaderEpoch>,
+        find: impl Fn(&LogReader, Offset) -> Result<Option<TimestampedOffset>, StorageError>,
+    ) -> Result<Option<TimestampedOffset>, ErrorCode> {
+        loop {
+            let (reader, visible_end) = {
+                let state = self.state.lock();
+                let log = self.readable(&state, current_leader_epoch, false)?;
+                let high_watermark = certain_high_watermark(&state)?;
+                let visible_end = match isolation {
+                    Isolation::ReadUncommitted => high_watermark,
+                    Isolation::ReadCommitted => last_stable_offset(log, high_watermark),
+                };
+                (log.reader(), visible_end)
+            };
+            match find(&reader, visible_end) {
+                Ok(found) => return Ok(found.filter(|found| found.offset < visible_end)),
+                Err(StorageError::Truncated) => {}
+                Err(error) => return Err(self.on_read_error(&error)),
+            }
+        }
+    }
+
+    /// Routing and fencing of reads (trap 3).
+    fn readable<'a>(
+        &self,
+        state: &'a State,
+        current_leader_epoch: Option<LeaderEpoch>,
+        allow_follower: bool,
+    ) -> Result<&'a Log, ErrorCode> {
+        if self.disk.has_failed.load(Ordering::Acquire) {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let log = state.log.as_ref().ok_or(ErrorCode::KafkaStorageError)?;
+        check_leader_epoch(current_leader_epoch, current_epoch(state)).map_err(FencingError::code)?;
+        // Who may have been replaced must not answer with what may be stale (trap 15).
+        if !self.is_serving() || (is_follower(state) && !allow_follower) {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        Ok(log)
+    }
+}
+
+fn is_follower(state: &State) -> bool {
+    matches!(state.role, Role::Follower(_))
+}
+
+fn current_epoch(state: &State) -> LeaderEpoch {
+    match &state.role {
+        Role::Leader(leader) => leader.leader_epoch(),
+        Role::Follower(follower) => follower.leader_epoch(),
+    }
+}
+
+fn last_stable_offset(log: &Log, high_watermark: Offset) -> Offset {
+    log.producers().first_unstable_offset().map_or(high_watermark, |unstable| unstable.min(high_watermark))
+}
+
+fn certain_high_watermark(state: &State) -> Result<Offset, ErrorCode> {
+    match &state.role {
+        Role::Leader(leader) => leader.latest_offset().map_err(|OffsetNotAvailable| ErrorCode::OffsetNotAvailable),
+        Role::Follower(follower) => Ok(follower.high_watermark()),
+    }
+}

@@ -1,0 +1,391 @@
+//! The following side of replica streams: one stream to each broker that leads partitions replicated here.
+//!
+//! A stream is opened when there is something to follow, and opened again after a short pause when it breaks. All
+//! partitions subscribe anew in a new stream, each from where its log stands, so that nothing has to be remembered
+//! across streams.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use vltava_host::task::{self, JoinHandle};
+use vltava_metadata::Endpoint;
+use vltava_peer::replica::{
+    Acknowledge, FollowerFrame, Hello, LeaderFrame, LeaderFrames, News, Subscribe, SubscriptionId, Update, follow,
+};
+use vltava_peer::{Plane, client};
+use vltava_types::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, TopicPartition};
+
+use crate::dirty_set::DirtySet;
+use crate::partition::Partition;
+
+/// The pause after a stream broke; it doubles up to [`MAX_BACKOFF`] as long as no stream can be opened.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
+
+/// How long opening a stream may take.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The pause before a partition asks again that was refused because one side has yet to hear of an election.
+const ELECTION_PAUSE: Duration = Duration::from_millis(20);
+
+/// The pause before a partition asks again that was refused for another reason, or could not store what it got.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(200);
+
+/// What fetchers need to know of their broker.
+pub(crate) trait FetcherContext: Send + Sync + 'static {
+    fn node_id(&self) -> BrokerId;
+    fn cluster_id(&self) -> String;
+    /// This broker's registration (trap 10).
+    fn broker_epoch(&self) -> BrokerEpoch;
+    /// Where another broker's gRPC answers, as of the newest image.
+    fn peer(&self, broker: BrokerId) -> Option<Endpoint>;
+    /// Bytes of records that may be under way in one stream.
+    fn credit_bytes(&self) -> u64;
+}
+
+/// The fetchers of one broker, one for each leader.
+pub(crate) struct Fetchers {
+    context: Arc<dyn FetcherContext>,
+    by_leader: Mutex<BTreeMap<BrokerId, Fetcher>>,
+}
+
+struct Fetcher {
+    wanted: Arc<Wanted>,
+    task: JoinHandle<()>,
+}
+
+/// What a fetcher should follow.
+#[derive(Default)]
+struct Wanted {
+    partitions: Mutex<BTreeMap<TopicPartition, Arc<Partition>>>,
+    changed: Notify,
+}
+
+impl Fetchers {
+    pub(crate) fn new(context: Arc<dyn FetcherContext>) -> Self {
+        Self { context, by_leader: Mutex::default() }
+    }
+
+    /// Follows `leader` from now on, and nobody else.
+    pub(crate) fn follow(&self, leader: BrokerId, partition: &Arc<Partition>) {
+        let mut by_leader = self.by_leader.lock();
+        for (_, fetcher) in by_leader.iter().filter(|(other, _)| **other != leader) {
+            fetcher.wanted.remove(partition.id());
+        }
+        let fetcher = by_leader.entry(leader).or_insert_with(|| {
+            let wanted = Arc::<Wanted>::default();
+            let task = task::spawn(run(Arc::clone(&self.context), leader, Arc::clone(&wanted)));
+            Fetcher { wanted, task }
+        });
+        fetcher.wanted.partitions.lock().insert(partition.id(), Arc::clone(partition));
+        fetcher.wanted.changed.notify_one();
+    }
+
+    /// Follows nobody.
+    pub(crate) fn unfollow(&self, partition: TopicPartition) {
+        for fetcher in self.by_leader.lock().values() {
+            fetcher.wanted.remove(partition);
+        }
+    }
+
+    /// This broker was registered anew: streams are opened again under the new epoch.
+    pub(crate) fn on_registered(&self) {
+        for fetcher in self.by_leader.lock().values() {
+            fetcher.wanted.changed.notify_one();
+        }
+    }
+
+    /// Ends all streams.
+    pub(crate) fn stop(&self) {
+        for fetcher in std::mem::take(&mut *self.by_leader.lock()).into_values() {
+            fetcher.task.abort();
+        }
+    }
+}
+
+impl Drop for Fetchers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Wanted {
+    fn remove(&self, partition: TopicPartition) {
+        if self.partitions.lock().remove(&partition).is_some() {
+            self.changed.notify_one();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.partitions.lock().is_empty()
+    }
+}
+
+/// Keeps a stream to `leader` open as long as anything is wanted of it.
+async fn run(context: Arc<dyn FetcherContext>, leader: BrokerId, wanted: Arc<Wanted>) {
+    let mut backoff = MIN_BACKOFF;
+    loop {
+        while wanted.is_empty() {
+            wanted.changed.notified().await;
+        }
+        if let Some(peer) = context.peer(leader) {
+            let hello = Hello {
+                cluster_id: context.cluster_id(),
+                follower: context.node_id(),
+                leader,
+                credit_bytes: context.credit_bytes(),
+            };
+            match follow(client::connect(&peer, Plane::Data), hello, OPEN_TIMEOUT).await {
+                Ok((frames, updates)) => {
+                    tracing::debug!(%leader, "following");
+                    let was_useful = Stream::new(&*context, leader, &wanted, frames).run(updates).await;
+                    if was_useful {
+                        backoff = MIN_BACKOFF;
+                    }
+                }
+                Err(error) => tracing::debug!(%leader, %error, "cannot follow"),
+            }
+        }
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+/// One open stream.
+struct Stream<'a> {
+    context: &'a dyn FetcherContext,
+    leader: BrokerId,
+    wanted: &'a Wanted,
+    frames: mpsc::Sender<FollowerFrame>,
+    /// The registration under which everything in this stream subscribes.
+    broker_epoch: BrokerEpoch,
+    /// Marked by partitions that have something to acknowledge, or whose leadership changed.
+    dirty: Arc<DirtySet>,
+    subscriptions: BTreeMap<SubscriptionId, Following>,
+    /// Partitions that are subscribed.
+    subscribed: BTreeMap<TopicPartition, SubscriptionId>,
+    /// Partitions that were refused, and when they ask again.
+    paused: BTreeMap<TopicPartition, Instant>,
+    next_id: SubscriptionId,
+    received_bytes: u64,
+    reported_bytes: u64,
+    outgoing: FollowerFrame,
+}
+
+struct Following {
+    partition: Arc<Partition>,
+    leader_epoch: LeaderEpoch,
+}
+
+impl<'a> Stream<'a> {
+    fn new(
+        context: &'a dyn FetcherContext,
+        leader: BrokerId,
+        wanted: &'a Wanted,
+        frames: mpsc::Sender<FollowerFrame>,
+    ) -> Self {
+        Self {
+            context,
+            leader,
+            wanted,
+            frames,
+            broker_epoch: context.broker_epoch(),
+            dirty: Arc::default(),
+            subscriptions: BTreeMap::new(),
+            subscribed: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            next_id: 1,
+            received_bytes: 0,
+            reported_bytes: 0,
+            outgoing: FollowerFrame::default(),
+        }
+    }
+
+    /// Runs until the stream breaks or is no longer needed. Returns whether anything ever came over it.
+    async fn run(mut self, mut updates: LeaderFrames) -> bool {
+        let mut was_useful = false;
+        self.subscribe_wanted();
+        loop {
+            if self.send().await.is_break() {
+                return was_useful;
+            }
+            let next_retry = self.paused.values().min().copied();
+            tokio::select! {
+                biased;
+                () = self.dirty.wait() => self.acknowledge(),
+                () = self.wanted.changed.notified() => {
+                    if self.wanted.is_empty() || self.context.broker_epoch() != self.broker_epoch {
+                        return true;
+                    }
+                    self.subscribe_wanted();
+                }
+                frame = updates.next() => match frame {
+                    Some(Ok(frame)) => {
+                        was_useful = true;
+                        self.receive(frame);
+                    }
+                    Some(Err(error)) => {
+                        tracing::debug!(leader = %self.leader, %error, "replica stream broke");
+                        return was_useful;
+                    }
+                    None => return was_useful,
+                },
+                () = sleep_until(next_retry) => self.subscribe_wanted(),
+            }
+        }
+    }
+
+    /// Brings subscriptions in step with what is wanted.
+    fn subscribe_wanted(&mut self) {
+        let wanted = self.wanted.partitions.lock().clone();
+        let unwanted: Vec<_> = self.subscribed.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
+        for partition in unwanted {
+            let id = self.subscribed[&partition];
+            self.forget(id);
+            self.outgoing.unsubscribe.push(id);
+        }
+        self.paused.retain(|partition, until| wanted.contains_key(partition) && Instant::now() < *until);
+        for partition in wanted.into_values() {
+            if !self.subscribed.contains_key(&partition.id()) && !self.paused.contains_key(&partition.id()) {
+                self.subscribe(partition);
+            }
+        }
+    }
+
+    fn subscribe(&mut self, partition: Arc<Partition>) {
+        let id = self.next_id;
+        // If the image has moved on, so does the list of what is wanted.
+        let Some(subscription) = partition.subscription_to(self.leader, self.broker_epoch, &self.dirty, id) else {
+            return;
+        };
+        self.next_id += 1;
+        self.outgoing.subscribe.push(Subscribe { id, partition: partition.id(), subscription });
+        self.subscribed.insert(partition.id(), id);
+        self.subscriptions.insert(id, Following { partition, leader_epoch: subscription.leader_epoch });
+    }
+
+    fn forget(&mut self, id: SubscriptionId) -> Option<Following> {
+        let following = self.subscriptions.remove(&id)?;
+        self.subscribed.remove(&following.partition.id());
+        Some(following)
+    }
+
+    /// Collects what partitions have to say. Those whose leadership has changed subscribe again.
+    fn acknowledge(&mut self) {
+        for id in self.dirty.take() {
+            let Some(following) = self.subscriptions.get(&id) else { continue };
+            match following.partition.acknowledgement(following.leader_epoch) {
+                Some((log_end_offset, durable_offset)) => {
+                    self.outgoing.acknowledge.push(Acknowledge { id, log_end_offset, durable_offset });
+                }
+                None => {
+                    let following = self.forget(id).expect("it was found above");
+                    self.outgoing.unsubscribe.push(id);
+                    let is_wanted = self.wanted.partitions.lock().contains_key(&following.partition.id());
+                    if is_wanted {
+                        self.subscribe(following.partition);
+                    }
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, frame: LeaderFrame) {
+        for update in frame.updates {
+            // Bytes count even if nobody wants them any more: the leader's credit is over all that it sent.
+            if let News::Records(records) = &update.news {
+                self.received_bytes += records.len() as u64;
+            }
+            if let ControlFlow::Break((following, pause)) = self.take(&update) {
+                self.again(following, pause);
+            }
+        }
+    }
+
+    /// Takes one update. Breaks with the subscription if it is over, and with the pause before the next one.
+    fn take(&mut self, update: &Update) -> ControlFlow<(Following, Duration)> {
+        let Some(Following { partition, leader_epoch }) = self.subscriptions.get(&update.id) else {
+            return ControlFlow::Continue(());
+        };
+        let (outcome, is_over, mut pause) = match &update.news {
+            News::Records(records) => {
+                let outcome =
+                    partition.on_leader_records(*leader_epoch, records, update.high_watermark, update.log_start_offset);
+                (outcome, false, Duration::ZERO)
+            }
+            News::Diverging(end) => (partition.on_leader_diverging(*leader_epoch, *end), true, Duration::ZERO),
+            News::OutOfRange { log_start_offset, log_end_offset } => {
+                let outcome = partition.on_leader_out_of_range(*leader_epoch, *log_start_offset, *log_end_offset);
+                (outcome, true, Duration::ZERO)
+            }
+            News::Refused(code) => {
+                tracing::debug!(partition = %partition.name(), leader = %self.leader, %code, "subscription refused");
+                (Ok(()), true, refusal_pause(*code))
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(partition = %partition.name(), leader = %self.leader, %error, "news of the leader refused");
+            pause = REFUSAL_PAUSE;
+            // The leader must not go on sending.
+            self.outgoing.unsubscribe.push(update.id);
+        } else if !is_over {
+            return ControlFlow::Continue(());
+        }
+        match self.forget(update.id) {
+            Some(following) => ControlFlow::Break((following, pause)),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn again(&mut self, following: Following, pause: Duration) {
+        let id = following.partition.id();
+        if pause > Duration::ZERO {
+            self.paused.insert(id, Instant::now() + pause);
+        } else if self.wanted.partitions.lock().contains_key(&id) {
+            self.subscribe(following.partition);
+        }
+    }
+
+    /// Sends what has been collected, if it is worth a frame.
+    async fn send(&mut self) -> ControlFlow<()> {
+        let unreported = self.received_bytes - self.reported_bytes;
+        let outgoing = &mut self.outgoing;
+        let is_worth_it = !outgoing.subscribe.is_empty()
+            || !outgoing.unsubscribe.is_empty()
+            || !outgoing.acknowledge.is_empty()
+            || unreported * 4 >= self.context.credit_bytes();
+        if !is_worth_it {
+            return ControlFlow::Continue(());
+        }
+        self.reported_bytes = self.received_bytes;
+        let frame = FollowerFrame { received_bytes: self.received_bytes, ..std::mem::take(outgoing) };
+        match self.frames.send(frame).await {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+}
+
+fn refusal_pause(code: ErrorCode) -> Duration {
+    match code {
+        // The leader's retention was quicker. Ask where its log starts now.
+        ErrorCode::OffsetOutOfRange => Duration::ZERO,
+        ErrorCode::UnknownLeaderEpoch
+        | ErrorCode::NotLeaderOrFollower
+        | ErrorCode::FencedLeaderEpoch
+        | ErrorCode::UnknownTopicOrPartition => ELECTION_PAUSE,
+        _ => REFUSAL_PAUSE,
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

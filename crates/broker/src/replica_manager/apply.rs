@@ -1,0 +1,274 @@
+//! Applying images: which replicas are hosted here, and who leads them.
+//!
+//! The work is in proportion to what changed. Images share what they have in common, so that comparing addresses
+//! finds the differences.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+
+use vltava_host::{clock, task};
+use vltava_metadata::{ClusterImage, ConfigResource, PartitionImage, TopicImage};
+use vltava_replication::{BrokerStatus, PartitionAssignment};
+use vltava_storage::{LogDir, PartitionName, StorageError};
+use vltava_types::{BrokerId, DirectoryId, Offset, PartitionIndex, TopicId, TopicPartition};
+
+use super::ReplicaManager;
+use crate::partition::Partition;
+use crate::partition_config::PartitionConfig;
+
+/// Applies images as they come, until the manager is gone.
+pub(super) async fn run(manager: Weak<ReplicaManager>) {
+    let Some(mut images) = manager.upgrade().map(|manager| manager.controller.images()) else { return };
+    let mut applied: Arc<ClusterImage> = Arc::default();
+    let mut knows_registration = false;
+    loop {
+        let image = images.borrow_and_update().clone();
+        let Some(manager) = manager.upgrade() else { return };
+        knows_registration = knows_registration || manager.is_registered_in(&image);
+        if knows_registration && applied.offset < image.offset {
+            manager.apply(&applied, &image).await;
+            manager.applied.send_replace(Arc::clone(&image));
+            applied = image;
+        }
+        drop(manager);
+        if images.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A replica that the image wants here and that is not here yet.
+struct Missing {
+    id: TopicPartition,
+    name: PartitionName,
+    config: Arc<PartitionConfig>,
+}
+
+impl ReplicaManager {
+    fn is_registered_in(&self, image: &ClusterImage) -> bool {
+        image.broker(self.config.node_id).is_some_and(|broker| broker.broker_epoch == self.broker_epoch())
+    }
+
+    async fn apply(self: &Arc<Self>, before: &ClusterImage, image: &Arc<ClusterImage>) {
+        let changed = changed_partitions(before, image);
+        self.delete_unwanted(&changed, image).await;
+        self.create_missing(&changed, image).await;
+        for &id in &changed {
+            if let (Some(partition), Some(wanted)) = (self.partition(id), image.partition(id.topic_id, id.partition)) {
+                self.set_role(&partition, wanted, image);
+            }
+        }
+        self.apply_brokers(before, image, &changed);
+        self.apply_configs(before, image);
+    }
+
+    fn is_replica(&self, partition: &PartitionImage) -> bool {
+        partition.replicas.contains(&self.config.node_id)
+    }
+
+    async fn delete_unwanted(self: &Arc<Self>, changed: &BTreeSet<TopicPartition>, image: &ClusterImage) {
+        let is_wanted = |id: &TopicPartition| {
+            image.partition(id.topic_id, id.partition).is_some_and(|partition| self.is_replica(partition))
+        };
+        let unwanted: Vec<Arc<Partition>> = {
+            let mut partitions = self.partitions.write();
+            changed.iter().filter(|id| !is_wanted(id)).filter_map(|id| partitions.remove(id)).collect()
+        };
+        if unwanted.is_empty() {
+            return;
+        }
+        for partition in &unwanted {
+            self.fetchers.unfollow(partition.id());
+        }
+        task::blocking(move || {
+            for partition in unwanted {
+                delete(&partition);
+            }
+        })
+        .await;
+    }
+
+    async fn create_missing(self: &Arc<Self>, changed: &BTreeSet<TopicPartition>, image: &Arc<ClusterImage>) {
+        let missing: Vec<Missing> = changed
+            .iter()
+            .filter(|id| self.partition(**id).is_none())
+            .filter_map(|&id| {
+                let topic = image.topic(id.topic_id)?;
+                let wanted = image.partition(id.topic_id, id.partition)?;
+                self.is_replica(wanted).then(|| Missing {
+                    id,
+                    name: PartitionName::new(topic.name.clone(), id.partition),
+                    config: self.partition_config(image, id.topic_id),
+                })
+            })
+            .collect();
+        if missing.is_empty() {
+            return;
+        }
+        let manager = Arc::clone(self);
+        task::blocking(move || {
+            for missing in missing {
+                let id = missing.id;
+                if let Some(partition) = manager.open_or_create(missing) {
+                    manager.partitions.write().insert(id, partition);
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Takes the log that was found at start-up, or creates one.
+    fn open_or_create(&self, missing: Missing) -> Option<Arc<Partition>> {
+        let Missing { id, name, config } = missing;
+        if self.unusable.contains_key(&name) {
+            tracing::error!(partition = %name, "the replica stays offline: its log could not be opened");
+            return None;
+        }
+        let found = self.found.lock().remove(&name);
+        let (log, high_watermark, log_dir) = match found {
+            Some(found) if found.log.topic_id() == id.topic_id => (found.log, found.high_watermark, found.log_dir),
+            stray => {
+                if let Some(stray) = stray {
+                    // Of an earlier topic of the same name (trap 31).
+                    tracing::warn!(partition = %name, topic_id = %stray.log.topic_id(), "removing a deleted topic's log");
+                    report(&stray.log_dir.delete(stray.log, clock::now()), &name);
+                }
+                let log_dir = self.logs.for_new_log(&self.log_counts())?;
+                let created = log_dir.create(&name, id.topic_id, Arc::clone(&config.log));
+                if let Err(error) = &created
+                    && let Some(disk) = self.disk(&log_dir)
+                {
+                    disk.on_error(error);
+                }
+                report(&created, &name);
+                (created.ok()?, Offset(0), log_dir)
+            }
+        };
+        let disk = Arc::clone(self.disk(&log_dir)?);
+        Some(Partition::new(id, name, log, high_watermark, config, disk, Arc::clone(&self.surroundings)))
+    }
+
+    fn log_counts(&self) -> BTreeMap<DirectoryId, usize> {
+        let mut counts = BTreeMap::new();
+        let mut count = |log_dir: &LogDir| *counts.entry(log_dir.directory_id()).or_default() += 1;
+        self.partitions.read().values().for_each(|partition| count(&partition.disk().log_dir));
+        self.found.lock().values().for_each(|found| count(&found.log_dir));
+        counts
+    }
+
+    fn set_role(&self, partition: &Arc<Partition>, wanted: &PartitionImage, image: &ClusterImage) {
+        if wanted.leader == Some(self.config.node_id) {
+            self.fetchers.unfollow(partition.id());
+            let assignment = PartitionAssignment {
+                leader_epoch: wanted.leader_epoch,
+                partition_epoch: wanted.partition_epoch,
+                replicas: wanted.replicas.clone(),
+                isr: wanted.isr.clone(),
+            };
+            partition.lead(assignment, statuses(wanted, image));
+            return;
+        }
+        partition.follow(wanted.leader, wanted.leader_epoch);
+        match wanted.leader {
+            Some(leader) => self.fetchers.follow(leader, partition),
+            None => self.fetchers.unfollow(partition.id()),
+        }
+    }
+
+    /// Fencing and shutdown of brokers bear on who may join an ISR.
+    fn apply_brokers(&self, before: &ClusterImage, image: &ClusterImage, done: &BTreeSet<TopicPartition>) {
+        let changed = changed_keys(&before.brokers, &image.brokers);
+        if changed.is_empty() {
+            return;
+        }
+        for partition in self.partitions() {
+            let id = partition.id();
+            let Some(wanted) = image.partition(id.topic_id, id.partition) else { continue };
+            let is_led_here = wanted.leader == Some(self.config.node_id);
+            let concerns = wanted.replicas.iter().any(|replica| changed.contains(replica));
+            if is_led_here && concerns && !done.contains(&id) {
+                partition.on_brokers(statuses(wanted, image));
+            }
+        }
+    }
+
+    fn apply_configs(&self, before: &ClusterImage, image: &ClusterImage) {
+        let changed = changed_keys(&before.configs, &image.configs);
+        let changes_all = changed
+            .iter()
+            .any(|resource| matches!(resource, ConfigResource::Broker(_) | ConfigResource::ClusterDefault));
+        if changed.is_empty() {
+            return;
+        }
+        let mut resolved: BTreeMap<TopicId, Arc<PartitionConfig>> = BTreeMap::new();
+        for partition in self.partitions() {
+            let topic_id = partition.id().topic_id;
+            if changes_all || changed.contains(&ConfigResource::Topic(topic_id)) {
+                let config = resolved.entry(topic_id).or_insert_with(|| self.partition_config(image, topic_id));
+                partition.on_config(Arc::clone(config));
+            }
+        }
+    }
+}
+
+fn statuses(partition: &PartitionImage, image: &ClusterImage) -> BTreeMap<BrokerId, BrokerStatus> {
+    let status = |id: &BrokerId| {
+        let broker = image.broker(*id)?;
+        let status = BrokerStatus {
+            broker_epoch: broker.broker_epoch,
+            fenced: broker.fenced,
+            in_controlled_shutdown: broker.in_controlled_shutdown,
+        };
+        Some((*id, status))
+    };
+    partition.replicas.iter().filter_map(status).collect()
+}
+
+fn delete(partition: &Partition) {
+    let Some(log) = partition.take_log() else { return };
+    let disk = partition.disk();
+    let deleted = disk.log_dir.delete(log, clock::now());
+    if let Err(error) = &deleted {
+        disk.on_error(error);
+    }
+    report(&deleted, partition.name());
+    tracing::info!(partition = %partition.name(), "deleted the replica");
+}
+
+fn report<T>(outcome: &Result<T, StorageError>, partition: &PartitionName) {
+    if let Err(error) = outcome {
+        tracing::error!(%partition, %error, "cannot create or delete a log");
+    }
+}
+
+/// All partitions that were added, removed or changed.
+fn changed_partitions(before: &ClusterImage, image: &ClusterImage) -> BTreeSet<TopicPartition> {
+    let mut changed = BTreeSet::new();
+    for topic_id in changed_keys(&before.topics, &image.topics) {
+        let (old, new) = (before.topic(topic_id), image.topic(topic_id));
+        let count = |topic: Option<&Arc<TopicImage>>| topic.map_or(0, |topic| topic.partitions.len());
+        for index in 0..count(old).max(count(new)) {
+            let partition = |topic: Option<&Arc<TopicImage>>| topic?.partitions.get(index).cloned();
+            let is_same = match (partition(old), partition(new)) {
+                (Some(old), Some(new)) => Arc::ptr_eq(&old, &new),
+                _ => false,
+            };
+            if !is_same {
+                let partition = PartitionIndex(i32::try_from(index).expect("partitions are counted in 31 bits"));
+                changed.insert(TopicPartition { topic_id, partition });
+            }
+        }
+    }
+    changed
+}
+
+/// The keys whose values are not the same value: added, removed or replaced.
+fn changed_keys<K: Ord + Clone, V>(before: &Arc<BTreeMap<K, Arc<V>>>, after: &Arc<BTreeMap<K, Arc<V>>>) -> BTreeSet<K> {
+    if Arc::ptr_eq(before, after) {
+        return BTreeSet::new();
+    }
+    let is_changed = |key: &K, value: &Arc<V>| before.get(key).is_none_or(|old| !Arc::ptr_eq(old, value));
+    let added = after.iter().filter(|(key, value)| is_changed(key, value)).map(|(key, _)| key);
+    let removed = before.keys().filter(|key| !after.contains_key(key));
+    added.chain(removed).cloned().collect()
+}

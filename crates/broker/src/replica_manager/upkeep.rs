@@ -1,0 +1,245 @@
+//! What happens by time: lag, retention, checkpoints, space, and failed disks.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use vltava_host::{clock, task};
+use vltava_storage::{PartitionName, StorageError};
+use vltava_types::{BrokerEpoch, Offset};
+
+use super::ReplicaManager;
+use crate::partition::{Disk, Partition};
+
+/// How often followers are looked at, at most and at least.
+const MIN_TICK: Duration = Duration::from_millis(50);
+const MAX_TICK: Duration = Duration::from_millis(500);
+
+/// How often free space is looked at.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks at followers that lag or caught up, and at records that wait to be flushed.
+pub(super) async fn tick(manager: Weak<ReplicaManager>) {
+    let Some(interval) = manager.upgrade().map(|manager| {
+        let lag_time_max = manager.config.replication.replica_lag_time_max;
+        (lag_time_max / 2).clamp(MIN_TICK, MAX_TICK)
+    }) else {
+        return;
+    };
+    every(manager, interval, |manager| async move {
+        for partition in manager.partitions() {
+            partition.on_tick();
+        }
+    })
+    .await;
+}
+
+/// Deletes what retention allows, and the files of what was deleted long enough ago.
+pub(super) async fn clean_up(manager: Weak<ReplicaManager>) {
+    let Some(interval) = manager.upgrade().map(|manager| manager.config.storage.retention_check_interval) else {
+        return;
+    };
+    every(manager, interval, |manager| async move {
+        let expiration = manager.config.producers.producer_id_expiration.as_millis();
+        let expiration_ms = i64::try_from(expiration).unwrap_or(i64::MAX);
+        task::blocking(move || {
+            let now = clock::now();
+            for partition in manager.partitions() {
+                if let Err(error) = partition.clean_up(now, expiration_ms) {
+                    tracing::error!(partition = %partition.name(), %error, "retention failed");
+                }
+            }
+            for disk in working_disks(&manager) {
+                let delay_ms = vltava_storage::LogConfig::default().file_delete_delay_ms;
+                note(disk, &disk.log_dir.remove_deleted(now, delay_ms));
+            }
+        })
+        .await;
+    })
+    .await;
+}
+
+/// A restarted replica serves reads from its checkpointed high watermark on.
+pub(super) async fn checkpoint_high_watermarks(manager: Weak<ReplicaManager>) {
+    let Some(interval) = manager.upgrade().map(|manager| manager.config.storage.high_watermark_checkpoint_interval)
+    else {
+        return;
+    };
+    every(manager, interval, |manager| async move {
+        task::blocking(move || {
+            for disk in working_disks(&manager) {
+                let offsets = offsets_of(&manager, disk, Partition::high_watermark);
+                note(disk, &disk.log_dir.checkpoint_high_watermarks(offsets));
+            }
+        })
+        .await;
+    })
+    .await;
+}
+
+/// Recovery after a crash begins at the checkpointed recovery point.
+pub(super) async fn checkpoint_logs(manager: Weak<ReplicaManager>) {
+    let Some(interval) = manager.upgrade().map(|manager| {
+        let storage = &manager.config.storage;
+        storage.recovery_point_checkpoint_interval.min(storage.log_start_offset_checkpoint_interval)
+    }) else {
+        return;
+    };
+    every(manager, interval, |manager| async move {
+        task::blocking(move || manager.checkpoint_logs()).await;
+    })
+    .await;
+}
+
+/// A full disk refuses records before the file system does.
+pub(super) async fn watch_space(manager: Weak<ReplicaManager>) {
+    every(manager, SPACE_INTERVAL, |manager| async move {
+        let reserve = manager.config.storage.disk_reserve_bytes;
+        for disk in working_disks(&manager) {
+            // A file system that does not tell is not full.
+            let is_full =
+                vltava_host::fs::space(disk.log_dir.path()).is_ok_and(|space| space.available_bytes < reserve);
+            if disk.is_full.swap(is_full, Ordering::AcqRel) != is_full {
+                tracing::warn!(
+                    log_dir = %disk.log_dir.path().display(), is_full, reserve, "free space passed the reserve"
+                );
+            }
+        }
+    })
+    .await;
+}
+
+/// Gives up the replicas of disks that fail, and goes on with the others.
+pub(super) async fn take_failed_disks_offline(manager: Weak<ReplicaManager>, failure: Arc<Notify>) {
+    loop {
+        {
+            let Some(manager) = manager.upgrade() else { return };
+            for disk in manager.disks.iter().filter(|disk| disk.has_failed.load(Ordering::Acquire)) {
+                if manager.logs.take_offline(&disk.log_dir) {
+                    manager.offline.lock().insert(disk.log_dir.directory_id());
+                    give_up(&manager, disk);
+                }
+            }
+            if manager.logs.online().is_empty() {
+                manager.all_disks_failed.send_replace(true);
+            }
+        }
+        failure.notified().await;
+    }
+}
+
+impl ReplicaManager {
+    /// Closes everything in the order that a crash in between allows: data, then checkpoints, then the marker (trap 12).
+    pub(super) fn close_all(&self) -> bool {
+        let mut is_clean = true;
+        let unclaimed_are_closed = self.close_unclaimed();
+        self.checkpoint_logs();
+        let high_watermarks: Vec<_> =
+            self.disks.iter().map(|disk| offsets_of(self, disk, Partition::high_watermark)).collect();
+        let log_starts: Vec<_> =
+            self.disks.iter().map(|disk| offsets_of(self, disk, Partition::log_start_offset)).collect();
+        let is_closed: Vec<bool> = self
+            .disks
+            .iter()
+            .map(|disk| {
+                let closed: Vec<bool> = self
+                    .partitions()
+                    .iter()
+                    .filter(|partition| Arc::ptr_eq(partition.disk(), disk))
+                    .map(|partition| partition.close())
+                    .collect();
+                closed.into_iter().all(|closed| closed)
+            })
+            .collect();
+        for (((disk, high_watermarks), log_starts), is_closed) in
+            self.disks.iter().zip(high_watermarks).zip(log_starts).zip(is_closed)
+        {
+            let log_dir = &disk.log_dir;
+            let written = log_dir
+                .checkpoint_high_watermarks(high_watermarks)
+                .and_then(|()| log_dir.checkpoint_log_start_offsets(log_starts));
+            note(disk, &written);
+            // Without a registration of this run, the one before is still the last that wrote anything.
+            let epoch = self.broker_epoch().max(self.previous_broker_epoch());
+            let has_failed = disk.has_failed.load(Ordering::Acquire);
+            let may_mark = is_closed && unclaimed_are_closed && written.is_ok() && !has_failed;
+            let marked = may_mark && epoch != BrokerEpoch::NONE && {
+                let marked = log_dir.write_clean_shutdown_marker(epoch);
+                note(disk, &marked);
+                marked.is_ok()
+            };
+            is_clean &= marked;
+        }
+        is_clean
+    }
+
+    /// Closes logs that no image has claimed.
+    fn close_unclaimed(&self) -> bool {
+        let mut all_closed = true;
+        for (partition, mut found) in std::mem::take(&mut *self.found.lock()) {
+            if let Err(error) = found.log.close() {
+                tracing::error!(%partition, %error, "closing the log failed");
+                all_closed = false;
+            }
+        }
+        all_closed
+    }
+
+    fn checkpoint_logs(&self) {
+        for disk in working_disks(self) {
+            let points = self.partitions();
+            let points = points
+                .iter()
+                .filter(|partition| Arc::ptr_eq(partition.disk(), disk))
+                .filter_map(|partition| Some((partition.name().clone(), partition.recovery_checkpoint()?)));
+            let written = disk.log_dir.checkpoint_recovery_points(points.collect());
+            note(disk, &written);
+            let starts = offsets_of(self, disk, Partition::log_start_offset);
+            note(disk, &disk.log_dir.checkpoint_log_start_offsets(starts));
+        }
+    }
+}
+
+fn working_disks(manager: &ReplicaManager) -> impl Iterator<Item = &Arc<Disk>> {
+    manager.disks.iter().filter(|disk| !disk.has_failed.load(Ordering::Acquire))
+}
+
+fn offsets_of(
+    manager: &ReplicaManager,
+    disk: &Arc<Disk>,
+    offset: impl Fn(&Partition) -> Offset,
+) -> BTreeMap<PartitionName, Offset> {
+    let partitions = manager.partitions();
+    let of_disk = partitions.iter().filter(|partition| Arc::ptr_eq(partition.disk(), disk));
+    of_disk.map(|partition| (partition.name().clone(), offset(partition))).collect()
+}
+
+fn note(disk: &Disk, outcome: &Result<(), StorageError>) {
+    if let Err(error) = outcome {
+        disk.on_error(error);
+    }
+}
+
+fn give_up(manager: &ReplicaManager, disk: &Arc<Disk>) {
+    for partition in manager.partitions() {
+        if Arc::ptr_eq(partition.disk(), disk) {
+            manager.fetchers.unfollow(partition.id());
+            drop(partition.take_log());
+        }
+    }
+}
+
+/// Runs `work` again and again, until the manager is gone.
+async fn every<F: Future<Output = ()>>(
+    manager: Weak<ReplicaManager>,
+    interval: Duration,
+    work: impl Fn(Arc<ReplicaManager>) -> F,
+) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(manager) = manager.upgrade() else { return };
+        work(manager).await;
+    }
+}
