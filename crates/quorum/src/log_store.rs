@@ -467,3 +467,156 @@ fn invalid_data(message: &'static str) -> io::Error {
 fn writer_is_gone() -> io::Error {
     io::Error::other("the metadata log has been closed")
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::async_runtime::oneshot::Oneshot as _;
+    use openraft::testing::log::{StoreBuilder, Suite};
+    use openraft::{RaftTypeConfig, StorageError};
+    use tempfile::TempDir;
+    use tokio::sync::watch;
+    use vltava_metadata::ClusterImage;
+
+    use super::*;
+    use crate::state_machine::StateMachine;
+    use crate::types::{Payload, RecordSet};
+
+    /// OpenRaft's own tests of the storage contract, each in a directory of its own.
+    struct InTemporaryDirectory;
+
+    impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for InTemporaryDirectory {
+        async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let log_store = LogStore::open(directory.path(), 1).await.expect("a new log");
+            let (images, _) = watch::channel(Arc::new(ClusterImage::default()));
+            let state_machine = StateMachine::open(directory.path(), images).await.expect("no snapshot");
+            Ok((directory, log_store, state_machine))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn keeps_the_contract_of_raft_storage() {
+        Suite::test_all(InTemporaryDirectory).await.expect("the contract is kept");
+    }
+
+    fn entry(term: u64, index: u64) -> Entry {
+        let records = Bytes::from(format!("records of {term}-{index}"));
+        Entry { log_id: log_id(term, index), payload: Payload::Normal(RecordSet { term, records }) }
+    }
+
+    async fn open(directory: &Path) -> LogStore {
+        LogStore::open(directory, 1).await.expect("the log opens")
+    }
+
+    /// Appends and waits until it is durable.
+    async fn append(store: &mut LogStore, entries: impl IntoIterator<Item = Entry> + Send) -> io::Result<()> {
+        type Oneshot = <<TypeConfig as RaftTypeConfig>::AsyncRuntime as openraft::AsyncRuntime>::Oneshot;
+        let entries: Vec<_> = entries.into_iter().collect();
+        let (done, durable) = Oneshot::channel();
+        store.append(entries, IOFlushed::signal(done)).await?;
+        durable.await.expect("the writer answers")
+    }
+
+    async fn indexes(store: &mut LogStore) -> Vec<(u64, u64)> {
+        let entries = store.try_get_log_entries(0..1000).await.expect("readable");
+        entries.iter().map(|entry| (term_of(&entry.log_id), entry.log_id.index)).collect()
+    }
+
+    fn segment(directory: &Path) -> PathBuf {
+        directory.join(LOG_DIRECTORY).join("00000000000000000000.log")
+    }
+
+    #[tokio::test]
+    async fn everything_answered_is_there_after_reopening() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut store = open(directory.path()).await;
+        assert!(store.is_pristine());
+        let identity = store.state().directory_id;
+        store.save_vote(&Vote::new_committed(2, 1)).await.expect("saved");
+        append(&mut store, (0..5).map(|index| entry(1, index))).await.expect("appended");
+        append(&mut store, [entry(2, 5)]).await.expect("appended");
+        store.truncate_after(Some(log_id(1, 3))).await.expect("truncated");
+        append(&mut store, [entry(2, 4), entry(2, 5)]).await.expect("appended");
+        store.save_cluster_id("a-cluster").await.expect("saved");
+        drop(store);
+
+        let mut store = open(directory.path()).await;
+        assert_eq!(indexes(&mut store).await, [(1, 0), (1, 1), (1, 2), (1, 3), (2, 4), (2, 5)]);
+        assert_eq!(store.read_vote().await.expect("readable"), Some(Vote::new_committed(2, 1)));
+        assert_eq!(store.state().directory_id, identity);
+        assert_eq!(store.state().cluster_id, "a-cluster");
+        assert!(!store.is_pristine());
+        let entries = store.try_get_log_entries(4..=4).await.expect("readable");
+        assert_eq!(entries, [entry(2, 4)]);
+    }
+
+    #[tokio::test]
+    async fn a_torn_write_costs_only_what_was_never_answered() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut store = open(directory.path()).await;
+        append(&mut store, (0..3).map(|index| entry(1, index))).await.expect("appended");
+        drop(store);
+        let whole = fs::read(segment(directory.path())).expect("the segment");
+        let batch = encode_entry(&entry(1, 3));
+        // The last byte is a zero, which the space after it would complete.
+        for length in [0, 1, 11, 12, 60, 61, batch.len() - 2] {
+            let mut torn = whole.clone();
+            torn.extend_from_slice(&batch[..length]);
+            // Space that the file system had allocated and not written.
+            torn.extend_from_slice(&[0; 100]);
+            fs::write(segment(directory.path()), torn).expect("written");
+            let mut store = open(directory.path()).await;
+            assert_eq!(indexes(&mut store).await, [(1, 0), (1, 1), (1, 2)], "torn at {length}");
+            append(&mut store, [entry(2, 3)]).await.expect("the log goes on");
+            assert_eq!(indexes(&mut store).await.last(), Some(&(2, 3)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_purge_survives_and_is_completed_after_a_crash() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut store = open(directory.path()).await;
+        append(&mut store, (0..10).map(|index| entry(1, index))).await.expect("appended");
+        store.purge(log_id(1, 6)).await.expect("purged");
+        drop(store);
+        let mut store = open(directory.path()).await;
+        assert_eq!(indexes(&mut store).await, [(1, 7), (1, 8), (1, 9)]);
+        drop(store);
+
+        // Recorded in the state file, and then the power failed: a snapshot from far ahead.
+        let log_directory = directory.path().join(LOG_DIRECTORY);
+        let mut state = StateFile::open_or_create(&log_directory, 1).expect("readable");
+        state.purged = Some(log_id(3, 50));
+        state.write(&log_directory).expect("written");
+        let mut store = open(directory.path()).await;
+        let log_state = store.get_log_state().await.expect("readable");
+        assert_eq!((log_state.last_purged_log_id, log_state.last_log_id), (Some(log_id(3, 50)), Some(log_id(3, 50))));
+        append(&mut store, [entry(3, 51)]).await.expect("the log goes on behind the snapshot");
+        drop(store);
+        assert_eq!(indexes(&mut open(directory.path()).await).await, [(3, 51)]);
+    }
+
+    #[tokio::test]
+    async fn lost_entries_are_not_passed_over() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut store = open(directory.path()).await;
+        append(&mut store, (0..3).map(|index| entry(1, index))).await.expect("appended");
+        drop(store);
+        let log_directory = directory.path().join(LOG_DIRECTORY);
+        let mut state = StateFile::open_or_create(&log_directory, 1).expect("readable");
+        state.committed = Some(log_id(1, 7));
+        state.write(&log_directory).expect("written");
+        let refused = LogStore::open(directory.path(), 1).await.err().expect("refused");
+        assert!(refused.to_string().contains("lacks entries that were committed"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_log_without_its_identity_is_refused() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut store = open(directory.path()).await;
+        append(&mut store, [entry(1, 0)]).await.expect("appended");
+        drop(store);
+        fs::remove_file(directory.path().join(LOG_DIRECTORY).join(STATE_FILE)).expect("removed");
+        assert!(LogStore::open(directory.path(), 1).await.is_err());
+    }
+}
