@@ -130,6 +130,10 @@ async fn answer_requests<R: AsyncRead + Unpin>(
             Ok(Incoming::Request { header, body }) => begin(broker, info, &header, body)
                 .await
                 .map_err(|refusal| Ended::Refused { refusal, client_id: client_name(&header) })?,
+            Ok(Incoming::NotBuilt { api_key, version, response }) => {
+                debug!(peer = %info.peer, api_key, version, "refusing an api that is not built yet");
+                Answer::Frame(response)
+            }
             Ok(Incoming::ApiVersionsTooNew { correlation_id }) => Answer::Frame(api_versions::too_new(correlation_id)),
             Err(error) => return Err(Ended::Refused { refusal: error.into(), client_id: String::new() }),
         };

@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_wire_core::{ApiVersion, DecodeError, DecodeLimits, Decoder, EncodeError, Encoder, KafkaDecode, KafkaEncode};
 
 use crate::messages::{KafkaRequest, KafkaResponse, RequestHeader, ResponseHeader, StrBytes};
+use crate::refusal::refuse;
 use crate::versions::ApiKey;
 
 /// Frames of other requests than those that carry bulk data are refused above this size. A structure may take some thirty
@@ -30,6 +31,8 @@ pub enum Incoming {
     Request { header: Header, body: Bytes },
     /// ApiVersions above what we speak: answered with a version 0 body that names our maximum (KIP-511).
     ApiVersionsTooNew { correlation_id: i32 },
+    /// Kafka knows this API and we do not serve it: answered with `response`, which says so.
+    NotBuilt { api_key: i16, version: i16, response: Bytes },
 }
 
 /// The frame cannot be answered: the connection is closed, as Kafka does.
@@ -57,7 +60,10 @@ pub fn read_header(frame: Bytes) -> Result<Incoming, FrameError> {
     let correlation_id = peek.read_i32().map_err(FrameError::MalformedHeader)?;
 
     let Some(api) = ApiKey::from_code(api_key) else {
-        return Err(FrameError::UnknownApi { api_key, version });
+        return match refuse(api_key, version, correlation_id) {
+            Some(response) => Ok(Incoming::NotBuilt { api_key, version, response }),
+            None => Err(FrameError::UnknownApi { api_key, version }),
+        };
     };
     if !api.accepts(version) {
         if api == ApiKey::ApiVersions {

@@ -8,4 +8,5 @@ pub mod batch;
 pub mod compression;
 pub mod frame;
 pub mod messages;
+mod refusal;
 pub mod versions;

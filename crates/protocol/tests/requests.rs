@@ -57,7 +57,7 @@ fn read(frame: Bytes) -> Result<(), FrameError> {
         Incoming::Request { header, body } => {
             with_request_type!(header.api, R => decode_body::<R>(&header, body).map(|_| ()))
         }
-        Incoming::ApiVersionsTooNew { .. } => Ok(()),
+        Incoming::ApiVersionsTooNew { .. } | Incoming::NotBuilt { .. } => Ok(()),
     }
 }
 
@@ -156,6 +156,7 @@ fn a_request_round_trips_at_every_version() {
 fn headers_that_cannot_be_served() {
     let told = |frame| match read_header(frame) {
         Ok(Incoming::ApiVersionsTooNew { correlation_id }) => format!("too new {correlation_id}"),
+        Ok(Incoming::NotBuilt { api_key, .. }) => format!("not built {api_key}"),
         Ok(Incoming::Request { header, .. }) => format!("{:?} {}", header.api, header.version),
         Err(error) => error.to_string(),
     };
@@ -163,6 +164,8 @@ fn headers_that_cannot_be_served() {
     assert_eq!(told(frame(18, -1, false, &[])), "too new 77");
     assert_eq!(told(frame(3, 99, true, &[])), "version 99 of Metadata is not supported");
     assert_eq!(told(frame(0, 2, false, &[])), "version 2 of Produce is not supported");
+    assert_eq!(told(frame(68, 0, true, &[])), "not built 68");
+    assert_eq!(told(frame(68, 9, true, &[])), "unknown or unsupported api key 68 (version 9)");
     assert_eq!(told(frame(4, 0, false, &[])), "unknown or unsupported api key 4 (version 0)");
     assert_eq!(told(frame(-7, 0, false, &[])), "unknown or unsupported api key -7 (version 0)");
     assert_eq!(told(frame(3, 1, false, &[])), "Metadata 1");
