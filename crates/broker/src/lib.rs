@@ -8,6 +8,7 @@ pub mod api;
 pub mod config;
 mod connection;
 pub mod controller;
+pub mod coordinator;
 mod dirty_set;
 mod fetch_sessions;
 mod isr;
@@ -33,6 +34,7 @@ use vltava_types::{BrokerId, ErrorCode};
 use crate::config::BrokerConfig;
 use crate::connection::LargeFrames;
 use crate::controller::Controller;
+use crate::coordinator::GroupCoordinators;
 use crate::fetch_sessions::FetchSessions;
 use crate::producer_ids::ProducerIds;
 use crate::replica_manager::ReplicaManager;
@@ -44,6 +46,7 @@ pub struct Broker {
     pub config: Arc<BrokerConfig>,
     pub controller: Arc<dyn Controller>,
     pub replicas: Arc<ReplicaManager>,
+    pub groups: Arc<GroupCoordinators>,
     pub topic_creation: TopicCreation,
     fetch_sessions: Mutex<FetchSessions>,
     producer_ids: ProducerIds,
@@ -51,11 +54,12 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker over replicas that are open; [`server::Server::open`] lets clients in.
+    /// A broker over replicas that are open; [`server::Server::open`] lets clients in. Must be called on a runtime.
     #[must_use]
     pub fn new(config: Arc<BrokerConfig>, controller: Arc<dyn Controller>, replicas: Arc<ReplicaManager>) -> Arc<Self> {
         Arc::new(Self {
             node_id: config.node_id,
+            groups: GroupCoordinators::start(&config, &replicas),
             large_frames: LargeFrames::new(config.network.socket_request_max_bytes),
             fetch_sessions: Mutex::new(FetchSessions::new(config.replication.fetch_session_slots)),
             config,

@@ -11,26 +11,37 @@ mod authorized_operations;
 mod config_resources;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
 mod elect_leaders;
 mod fetch;
+mod find_coordinator;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
 mod list_config_resources;
+mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod refused;
 pub(crate) mod routing;
+mod sync_group;
 mod unregister_broker;
 
 use std::sync::Arc;
@@ -105,23 +116,34 @@ handlers! {
     ApiVersionsRequest => api_versions,
     CreatePartitionsRequest => create_partitions,
     CreateTopicsRequest => create_topics,
+    DeleteGroupsRequest => delete_groups,
     DeleteRecordsRequest => delete_records,
     DeleteTopicsRequest => delete_topics,
     DescribeClusterRequest => describe_cluster,
     DescribeConfigsRequest => describe_configs,
+    DescribeGroupsRequest => describe_groups,
     DescribeLogDirsRequest => describe_log_dirs,
     DescribeProducersRequest => describe_producers,
     DescribeQuorumRequest => describe_quorum,
     DescribeTopicPartitionsRequest => describe_topic_partitions,
     ElectLeadersRequest => elect_leaders,
     FetchRequest => fetch,
+    FindCoordinatorRequest => find_coordinator,
+    HeartbeatRequest => heartbeat,
     IncrementalAlterConfigsRequest => incremental_alter_configs,
     InitProducerIdRequest => init_producer_id,
+    JoinGroupRequest => join_group,
+    LeaveGroupRequest => leave_group,
     ListConfigResourcesRequest => list_config_resources,
+    ListGroupsRequest => list_groups,
     ListOffsetsRequest => list_offsets,
     ListPartitionReassignmentsRequest => list_partition_reassignments,
     MetadataRequest => metadata,
+    OffsetCommitRequest => offset_commit,
+    OffsetDeleteRequest => offset_delete,
+    OffsetFetchRequest => offset_fetch,
     OffsetForLeaderEpochRequest => offset_for_leader_epoch,
+    SyncGroupRequest => sync_group,
     UnregisterBrokerRequest => unregister_broker,
 }
 
