@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vltava_host::fs::{self, File};
 use vltava_protocol::batch::{BatchHeader, ControlKind, batches, records};
@@ -46,6 +46,16 @@ pub struct RecoveryCheckpoint {
     pub offset: Offset,
     /// Recovery trusts index entries below the recovery point, so that they are flushed before it is written.
     pub(crate) indexes: Vec<(PathBuf, Arc<File>)>,
+    /// The log's truncation count, and what it was.
+    truncations: Arc<AtomicU64>,
+    truncations_seen: u64,
+}
+
+impl RecoveryCheckpoint {
+    /// Whether the log was truncated since, so that the offset may claim too much.
+    pub(crate) fn is_void(&self) -> bool {
+        self.truncations.load(Ordering::Acquire) != self.truncations_seen
+    }
 }
 
 /// What an append did.
@@ -295,7 +305,12 @@ impl Log {
             (active.offset_index.file().path().to_owned(), active.offset_index.file().handle()?),
             (active.time_index.file().path().to_owned(), active.time_index.file().handle()?),
         ];
-        Ok(RecoveryCheckpoint { offset: self.recovery_point, indexes })
+        Ok(RecoveryCheckpoint {
+            offset: self.recovery_point,
+            indexes,
+            truncations: Arc::clone(&self.truncations),
+            truncations_seen: self.truncation_count(),
+        })
     }
 
     /// What has to be flushed so that all that was appended so far is durable; `None` if everything is.
@@ -361,7 +376,7 @@ impl Log {
     }
 
     pub(crate) fn truncation_count(&self) -> u64 {
-        self.truncations.load(std::sync::atomic::Ordering::Acquire)
+        self.truncations.load(Ordering::Acquire)
     }
 
     pub(crate) fn out_of_range(&self, offset: Offset) -> StorageError {

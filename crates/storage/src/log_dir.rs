@@ -10,7 +10,10 @@ use vltava_types::{BrokerEpoch, DirectoryId, Offset, TimestampMs, TopicId, Uuid}
 
 use crate::error::AtPath;
 use crate::log::{LogOptions, RecoveryCheckpoint, RecoveryPoints};
-use crate::{Log, LogConfig, MetaProperties, OffsetCheckpoint, PartitionName, RecoveryReport, StorageError};
+use crate::segment::LOG_SUFFIX;
+use crate::{
+    Log, LogConfig, MetaProperties, OffsetCheckpoint, PartitionName, RecoveryReport, StorageError, partition_metadata,
+};
 
 const LOCK_FILE: &str = ".lock";
 const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
@@ -216,10 +219,8 @@ impl LogDir {
     }
 
     /// Writes `recovery-point-offset-checkpoint`, after the index entries that recovery will rely on. Partitions that are
-    /// not named keep theirs.
-    ///
-    /// A partition must not be truncated between [`Log::recovery_checkpoint`] and this call, or else the file would claim
-    /// too much. Where that cannot be ruled out, take the checkpoint again after the truncation.
+    /// not named keep theirs, and so do those that were truncated meanwhile: a truncation first voids checkpoints under way
+    /// and then lowers the file's offset, so that the file never claims too much.
     pub fn checkpoint_recovery_points(
         &self,
         checkpoints: BTreeMap<PartitionName, RecoveryCheckpoint>,
@@ -227,7 +228,9 @@ impl LogDir {
         for (path, file) in checkpoints.values().flat_map(|checkpoint| &checkpoint.indexes) {
             file.sync_data().at(path)?;
         }
-        self.recovery_points.update(checkpoints.into_iter().map(|(name, checkpoint)| (name, checkpoint.offset)))
+        // Filtered under the file's lock, which the truncation takes after it has made the checkpoint void.
+        let valid = checkpoints.into_iter().filter(|(_, checkpoint)| !checkpoint.is_void());
+        self.recovery_points.update(valid.map(|(name, checkpoint)| (name, checkpoint.offset)))
     }
 
     /// Writes `replication-offset-checkpoint`: high watermarks.
@@ -250,7 +253,7 @@ impl LogDir {
         RecoveryPoints { checkpoint: Arc::clone(&self.recovery_points), partition: partition.clone() }
     }
 
-    /// The directories of partitions. Removes those whose deletion was under way.
+    /// The directories of partitions. Removes those whose creation or deletion was under way.
     fn find_partitions(&self) -> Result<Vec<(PartitionName, PathBuf)>, StorageError> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path).at(&self.path)? {
@@ -264,7 +267,11 @@ impl LogDir {
             } else if name == crate::METADATA_TOPIC_DIRECTORY {
                 // The Raft log's, which the quorum opens by itself.
             } else if let Ok(partition) = name.parse() {
-                found.push((partition, path));
+                if is_unfinished(&path)? {
+                    fs::remove_dir_all(&path).at(&path)?;
+                } else {
+                    found.push((partition, path));
+                }
             } else {
                 tracing::warn!(path = %path.display(), "not a partition's directory, left alone");
             }
@@ -308,6 +315,21 @@ impl LogDir {
         let high_watermark = high_watermark.clamp(log.log_start_offset(), log.log_end_offset());
         Ok(LoadedLog { partition: partition.clone(), log, recovery, high_watermark, log_dir: Arc::clone(self) })
     }
+}
+
+/// Whether a crash interrupted the creation of a log: it has no identity yet, and no records.
+fn is_unfinished(directory: &Path) -> Result<bool, StorageError> {
+    if partition_metadata::read(directory).is_ok_and(|topic_id| topic_id.is_some()) {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(directory).at(directory)? {
+        let path = entry.at(directory)?.path();
+        let is_log = path.extension().is_some_and(|extension| extension == LOG_SUFFIX);
+        if is_log && fs::metadata(&path).at(&path)?.len() > 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn read_meta_properties(directory: &Path) -> Result<Option<MetaProperties>, StorageError> {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use expect_test::expect;
 use vltava_host::fs;
 use vltava_storage::{
-    LoadedLog, LogDir, LogManager, METADATA_TOPIC_DIRECTORY, MetaProperties, PartitionName, StorageError,
+    LoadedLog, Log, LogDir, LogManager, METADATA_TOPIC_DIRECTORY, MetaProperties, OffsetCheckpoint, PartitionName,
+    StorageError,
 };
 use vltava_types::{BrokerEpoch, BrokerId, DirectoryId, Offset, PartitionIndex, TimestampMs, TopicId};
 
@@ -122,6 +123,28 @@ async fn trap_31_a_recreated_partition_inherits_nothing() {
     assert_eq!((loaded[0].high_watermark, loaded[0].log.topic_id()), (Offset(0), topic_id(2)));
 }
 
+#[tokio::test]
+async fn a_truncation_voids_a_recovery_checkpoint_under_way() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let log_dir = open(directory.path());
+    let name = partition("orders", 0);
+    let mut log = log_dir.create(&name, topic_id(1), Arc::new(config())).expect("created");
+    append(&mut log, 10, 1);
+    append(&mut log, 10, 1);
+    log.flush().expect("flushed");
+    let on_disk = || {
+        let path = directory.path().join("recovery-point-offset-checkpoint");
+        OffsetCheckpoint::open(path).expect("readable").get(&name)
+    };
+    let checkpoint = |log: &Log| BTreeMap::from([(name.clone(), log.recovery_checkpoint().expect("open files"))]);
+    let before = checkpoint(&log);
+    log.truncate_to(Offset(10)).expect("truncated");
+    log_dir.checkpoint_recovery_points(before).expect("written");
+    assert_eq!(on_disk(), None);
+    log_dir.checkpoint_recovery_points(checkpoint(&log)).expect("written");
+    assert_eq!(on_disk(), Some(Offset(10)));
+}
+
 fn reader_size(reader: &vltava_storage::LogReader) -> usize {
     reader.read(Offset(0), crate::batch::everything()).expect("readable").len()
 }
@@ -131,9 +154,12 @@ async fn directories_that_are_no_partitions_are_left_alone_and_deletions_are_fin
     let directory = tempfile::tempdir().expect("a temporary directory");
     let log_dir = open(directory.path());
     log_dir.create(&partition("a-b", 12), topic_id(1), Arc::new(config())).expect("created");
-    for name in ["lost+found", METADATA_TOPIC_DIRECTORY, "orders-1.0123456789abcdef0123456789abcdef-delete"] {
+    for name in
+        ["lost+found", "unfinished-3", METADATA_TOPIC_DIRECTORY, "orders-1.0123456789abcdef0123456789abcdef-delete"]
+    {
         fs::create_dir_all(directory.path().join(name)).expect("created");
     }
+    fs::write(directory.path().join("unfinished-3/00000000000000000000.log"), b"").expect("written");
     let loaded = load(&log_dir, false).await;
     let names: Vec<_> = loaded.iter().map(|loaded| loaded.partition.to_string()).collect();
     assert_eq!(names, ["a-b-12"]);
