@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{Instant as _, ServerState};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use vltava_host::task;
 use vltava_metadata::controller::{Controller, ControllerRequest, ControllerResponse};
 use vltava_metadata::{ClusterImage, MetadataRecord, codec};
@@ -61,6 +62,16 @@ pub(crate) struct ActiveController {
     pub started_at: Instant,
 }
 
+/// How long a leader waits that Raft does not let write at the moment.
+const REFUSED_PAUSE: Duration = Duration::from_millis(5);
+
+/// What became of an entry.
+enum Written {
+    Applied,
+    /// It was not appended, and will not be.
+    Refused,
+}
+
 /// This node does not lead, or not in the same term any more.
 struct Deposed;
 
@@ -97,9 +108,8 @@ impl ActiveController {
     }
 
     async fn lead(&mut self, term: u64) -> Deposed {
-        let mut first = vec![MetadataRecord::NoOp];
         // Formed in an entry of its own: until the NoOp is applied, the image may not tell of a cluster that exists.
-        let mut image = match self.propose(term, std::mem::take(&mut first)).await {
+        let mut image = match self.propose(term, vec![MetadataRecord::NoOp]).await {
             Ok(image) => image,
             Err(deposed) => return deposed,
         };
@@ -223,22 +233,36 @@ impl ActiveController {
     /// will be.
     async fn propose(&mut self, term: u64, records: Vec<MetadataRecord>) -> Result<Arc<ClusterImage>, Deposed> {
         let set = RecordSet { term, records: Bytes::from(codec::encode_records(&records)) };
+        loop {
+            match self.write(term, set.clone()).await? {
+                Written::Applied => return Ok(self.images.borrow().clone()),
+                Written::Refused => sleep(REFUSED_PAUSE).await,
+            }
+        }
+    }
+
+    /// Writes one entry, or learns that Raft would not even append it, and waits as long as this node leads.
+    async fn write(&mut self, term: u64, set: RecordSet) -> Result<Written, Deposed> {
         let raft = self.raft.clone();
+        let mut metrics = raft.metrics();
         let write = raft.client_write(set);
         tokio::pin!(write);
-        let mut metrics = raft.metrics();
         loop {
             tokio::select! {
                 biased;
                 written = &mut write => {
-                    return match written {
-                        Ok(response) if response.data == Applied::Replayed => Ok(self.images.borrow().clone()),
-                        Ok(_) => Err(Deposed),
-                        Err(error) => {
-                            tracing::info!(term, %error, "an entry was not committed");
-                            Err(Deposed)
-                        }
+                    let error = match written {
+                        Ok(response) if response.data == Applied::Replayed => return Ok(Written::Applied),
+                        Ok(_) => return Err(Deposed),
+                        Err(error) => error,
                     };
+                    // A leader whose majority has not answered for a while, or not yet, takes no entries.
+                    let is_refused = matches!(&error, RaftError::APIError(ClientWriteError::ForwardToLeader(_)));
+                    if is_refused && self.leads(term) {
+                        return Ok(Written::Refused);
+                    }
+                    tracing::info!(term, %error, "an entry was not committed");
+                    return Err(Deposed);
                 }
                 changed = metrics.changed() => {
                     if changed.is_err() || !self.leads(term) {

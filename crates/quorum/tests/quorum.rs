@@ -41,6 +41,9 @@ impl Drop for Node {
 
 impl Cluster {
     async fn new(voters: &[i32], learners: &[i32]) -> Self {
+        // Only the first of them succeeds.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let mut ports = BTreeMap::new();
         let mut listeners = Vec::new();
         for id in voters.iter().chain(learners) {
