@@ -12,6 +12,7 @@ pub mod coordinator;
 mod dirty_set;
 mod fetch_sessions;
 mod isr;
+pub mod lifecycle;
 pub mod partition;
 mod partition_config;
 mod producer_ids;
