@@ -2,7 +2,8 @@
 //!
 //! [`GroupCoordinators`] follows the images that the replica manager has applied, starts a shard where leadership
 //! begins and ends it where leadership does, and takes requests to the shard that holds their group. A shard
-//! ([`shard`]) lives for one leader epoch: whatever happened under another leader in between is read from the log again.
+//! ([`shard`]) lives for one leader epoch: whatever happened under another leader in between is read from the log
+//! again.
 
 mod log;
 mod shard;

@@ -2,9 +2,9 @@
 
 use vltava_types::PartitionIndex;
 
-/// The partition that holds `key`: Java's `String.hashCode` over UTF-16 units, made positive as Kafka does, modulo the
-/// partition count. Clients never compute it, but tools read the topic with this rule in mind, and data written under it
-/// must be found again.
+/// The partition that holds `key`: Java's `String.hashCode` over UTF-16 units, made positive as Kafka does, modulo
+/// the partition count. Clients never compute it, but tools read the topic with this rule in mind, and data written
+/// under it must be found again.
 ///
 /// # Panics
 /// If `partition_count` is not positive; a topic has at least one partition.

@@ -5,6 +5,8 @@ mod support;
 use expect_test::{Expect, expect};
 use support::{Story, config};
 use vltava_coordinator::group::GroupConfig;
+use vltava_coordinator::records::{GroupMetadataValue, GroupRecord};
+use vltava_types::TimestampMs;
 
 fn check(script: &str, expected: Expect) {
     check_with(config(), script, expected);
@@ -61,13 +63,17 @@ fn the_initial_delay_grows_as_members_arrive_and_ends_at_the_rebalance_timeout()
             +1000
             d: join d v=3 rebalance=7000
             +999
+            l: list
             +1
+            l: list
         ",
         expect![[r#"
+            l <- [g PreparingRebalance classic "consumer"]
             a <- joined generation 1 as a#01 leader=a#01 range members=[a#01 b#02 c#03 d#04]
             b <- joined generation 1 as b#02 leader=a#01 range
             c <- joined generation 1 as c#03 leader=a#01 range
             d <- joined generation 1 as d#04 leader=a#01 range
+            l <- [g CompletingRebalance classic "consumer"]
         "#]],
     );
 }
@@ -253,21 +259,21 @@ fn a_pending_member_must_come_back_within_its_session() {
 fn a_new_member_whose_client_is_gone_is_dropped_after_five_minutes() {
     check(
         "
-            a: join a instance=i rebalance=2000000
+            i: join a instance=i rebalance=1800000 session=1800000
             +3000
-            a: sync a#01 instance=i
+            i: sync i#01 instance=i
             b: join b v=3
-            +10_000
-            x: heartbeat a#01 instance=i
-            +290_000
+            +299_999
+            d: describe v=6
+            +1
             d: describe v=6
         ",
         expect![[r#"
-            a <- joined generation 1 as i#01 leader=i#01 range members=[i#01]
-            a <- FENCED_INSTANCE_ID
-            b <- joined generation 2 as b#02 leader=b#02 range members=[b#02]
-            x <- UNKNOWN_MEMBER_ID
-            d <- ok g Empty consumer  []
+            i <- joined generation 1 as i#01 leader=i#01 range members=[i#01]
+            i <- assigned ""
+            d <- ok g PreparingRebalance consumer  [b#02@/127.0.0.1: i#01@/127.0.0.1:]
+            b <- UNKNOWN_MEMBER_ID nobody
+            d <- ok g PreparingRebalance consumer  [i#01@/127.0.0.1:]
         "#]],
     );
 }
@@ -280,37 +286,39 @@ fn a_static_member_returns_without_a_rebalance() {
             a: join a instance=i1
             b: join b instance=i2
             +6000
-            a: sync a#01 instance=i1
-            b: sync b#02 instance=i2
-            sa: sync a#01 instance=i1 assign=a#01:t-0,b#02:t-1
+            a: sync i1#01 instance=i1
+            b: sync i2#02 instance=i2
+            sa: sync i1#01 instance=i1 assign=i1#01:t-0,i2#02:t-1
             ra: join a instance=i1
             records
-            sa2: sync a#03 instance=i1
+            sa2: sync i1#03 instance=i1
             rb: join b instance=i2
-            fenced: heartbeat b#02 instance=i2
-            fenced: sync b#02 instance=i2
-            fenced: commit t-0@5 member=b#02 gen=1 instance=i2
-            fenced: join b id=b#02 instance=i2
-            fenced: leave b#02/i2
-            gone: heartbeat b#02
-            ok: heartbeat b#04 instance=i2
+            fenced: heartbeat i2#02 instance=i2
+            fenced: sync i2#02 instance=i2
+            fenced: commit t-0@5 member=i2#02 gen=1 instance=i2
+            fenced: join b id=i2#02 instance=i2
+            fenced: leave i2#02/i2
+            gone: heartbeat i2#02
+            ok: heartbeat i2#04 instance=i2
         ",
         expect![[r#"
             a <- joined generation 1 as i1#01 leader=i1#01 range members=[i1#01 i2#02]
             b <- joined generation 1 as i2#02 leader=i1#01 range
-            a <- FENCED_INSTANCE_ID
-            b <- FENCED_INSTANCE_ID
-            sa <- FENCED_INSTANCE_ID
-            sa2 <- FENCED_INSTANCE_ID
-            ra <- joined generation 2 as i1#03 leader=i1#03 range members=[i1#03 i2#04]
-            rb <- joined generation 2 as i2#04 leader=i1#03 range
+            a <- assigned ""
+            b <- assigned ""
+            sa <- assigned ""
+            ra <- joined generation 1 as i1#03 leader=i1#03 range members=[i1#03 i2#02] skip-assignment
+              g = generation 1 range leader=i1#01 [i1#01: i2#02:]
+              g = generation 1 range leader=i1#03 [i1#03: i2#02:]
+            sa2 <- assigned ""
+            rb <- joined generation 1 as i2#04 leader=i1#03 range
             fenced <- FENCED_INSTANCE_ID
             fenced <- FENCED_INSTANCE_ID
             fenced <- t-0 FENCED_INSTANCE_ID
-            fenced <- FENCED_INSTANCE_ID b#02
-            fenced <- b#02/i2 FENCED_INSTANCE_ID
+            fenced <- FENCED_INSTANCE_ID i2#02
+            fenced <- i2#02/i2 FENCED_INSTANCE_ID
             gone <- UNKNOWN_MEMBER_ID
-            ok <- FENCED_INSTANCE_ID
+            ok <- ok
         "#]],
     );
 }
@@ -321,15 +329,15 @@ fn an_older_client_that_returns_as_static_leader_is_not_asked_for_an_assignment(
         "
             a: join a instance=i1 v=5
             +3000
-            a: sync a#01 instance=i1 assign=a#01:t-0
+            a: sync i1#01 instance=i1 assign=i1#01:t-0
             a: join a instance=i1 v=5
-            a: sync a#02 instance=i1
+            a: sync i1#02 instance=i1
         ",
         expect![[r#"
             a <- joined generation 1 as i1#01 leader=i1#01 range members=[i1#01]
-            a <- FENCED_INSTANCE_ID
-            a <- joined generation 2 as i1#02 leader=i1#02 range members=[i1#02]
-            a <- FENCED_INSTANCE_ID
+            a <- assigned "t-0"
+            a <- joined generation 1 as i1#02 leader=i1#01 range
+            a <- assigned "t-0"
         "#]],
     );
 }
@@ -341,14 +349,14 @@ fn a_static_member_that_returns_during_a_rebalance_fences_its_waiting_request() 
             a: join a instance=i1
             a: join a instance=i1
             +3000
-            sync: sync a#02 instance=i1
+            sync: sync i1#02 instance=i1
             again: join a instance=i1
         ",
         expect![[r#"
             a <- FENCED_INSTANCE_ID i1#01
             a <- joined generation 1 as i1#02 leader=i1#02 range members=[i1#02]
-            sync <- FENCED_INSTANCE_ID
-            again <- joined generation 2 as i1#03 leader=i1#03 range members=[i1#03]
+            sync <- assigned ""
+            again <- joined generation 1 as i1#03 leader=i1#03 range members=[i1#03] skip-assignment
         "#]],
     );
 }
@@ -359,12 +367,12 @@ fn a_static_member_with_another_protocol_starts_a_rebalance() {
         "
             a: join a instance=i1 protocols=range,roundrobin
             +3000
-            a: sync a#01 instance=i1 assign=a#01:t-0
+            a: sync i1#01 instance=i1 assign=i1#01:t-0
             a: join a instance=i1 protocols=roundrobin
         ",
         expect![[r#"
             a <- joined generation 1 as i1#01 leader=i1#01 range members=[i1#01]
-            a <- FENCED_INSTANCE_ID
+            a <- assigned "t-0"
             a <- joined generation 2 as i1#02 leader=i1#02 roundrobin members=[i1#02]
         "#]],
     );
@@ -376,46 +384,53 @@ fn a_static_member_keeps_its_old_id_if_the_new_one_cannot_be_stored() {
         "
             a: join a instance=i1
             +3000
-            a: sync a#01 instance=i1 assign=a#01:t-0
+            a: sync i1#01 instance=i1 assign=i1#01:t-0
             hold
             a: join a instance=i1
             fail NOT_ENOUGH_REPLICAS
-            ha: heartbeat a#01 instance=i1
-            hb: heartbeat a#02 instance=i1
+            ha: heartbeat i1#01 instance=i1
+            hb: heartbeat i1#02 instance=i1
         ",
         expect![[r#"
             a <- joined generation 1 as i1#01 leader=i1#01 range members=[i1#01]
-            a <- FENCED_INSTANCE_ID
-            a <- joined generation 2 as i1#02 leader=i1#02 range members=[i1#02]
-            ha <- FENCED_INSTANCE_ID
+            a <- assigned "t-0"
+            a <- COORDINATOR_NOT_AVAILABLE nobody
+            ha <- ok
             hb <- FENCED_INSTANCE_ID
         "#]],
     );
 }
 
 #[test]
-fn a_static_member_outlives_a_rebalance_it_misses_but_not_its_session() {
+fn a_static_member_outlives_a_join_phase_it_misses_but_not_the_sync_phase() {
     check(
         "
             a: join a instance=i1 rebalance=6000 session=20000
             b: join b v=3 rebalance=6000 session=20000
             +6000
             b: sync b#02
-            a: sync a#01 instance=i1 assign=a#01:t-0,b#02:t-1
+            a: sync i1#01 instance=i1 assign=i1#01:t-0,b#02:t-1
             b: join b id=b#02 topics=t,u rebalance=6000 session=20000
             +6000
-            b: sync b#02 gen=2
-            +6000
+            h: heartbeat i1#01 gen=2 instance=i1
+            b: sync b#02 gen=2 assign=b#02:t-1,i1#01:t-0
+            +5999
             h: heartbeat b#02 gen=2
+            +1
+            h: heartbeat b#02 gen=2
+            d: describe v=6
         ",
         expect![[r#"
             b <- joined generation 1 as b#02 leader=i1#01 range
             a <- joined generation 1 as i1#01 leader=i1#01 range members=[b#02 i1#01]
-            a <- FENCED_INSTANCE_ID
-            b <- REBALANCE_IN_PROGRESS
+            b <- assigned "t-1"
+            a <- assigned "t-0"
             b <- joined generation 2 as b#02 leader=b#02 range members=[b#02 i1#01]
-            b <- assigned ""
+            h <- ok
+            b <- assigned "t-1"
+            h <- ok
             h <- REBALANCE_IN_PROGRESS
+            d <- ok g PreparingRebalance consumer  [b#02@/127.0.0.1:t-1]
         "#]],
     );
 }
@@ -427,18 +442,18 @@ fn an_administrator_removes_static_members_by_instance() {
             a: join a instance=i1
             b: join b instance=i2
             +6000
-            a: sync a#01 instance=i1 assign=a#01:t-0,b#02:t-1
-            b: sync b#02 instance=i2
-            l: leave /i1 /i3 b#01 b#02/i1
+            a: sync i1#01 instance=i1 assign=i1#01:t-0,i2#02:t-1
+            b: sync i2#02 instance=i2
+            l: leave /i1 /i3 i2#01 i2#02/i1
             d: describe v=6
         ",
         expect![[r#"
             a <- joined generation 1 as i1#01 leader=i1#01 range members=[i1#01 i2#02]
             b <- joined generation 1 as i2#02 leader=i1#01 range
-            a <- FENCED_INSTANCE_ID
-            b <- FENCED_INSTANCE_ID
-            l <- /i1 ok, /i3 UNKNOWN_MEMBER_ID, b#01 UNKNOWN_MEMBER_ID, b#02/i1 UNKNOWN_MEMBER_ID
-            d <- ok g PreparingRebalance consumer  [i2#02@/127.0.0.1:]
+            a <- assigned "t-0"
+            b <- assigned "t-1"
+            l <- /i1 ok, /i3 UNKNOWN_MEMBER_ID, i2#01 UNKNOWN_MEMBER_ID, i2#02/i1 UNKNOWN_MEMBER_ID
+            d <- ok g PreparingRebalance consumer  [i2#02@/127.0.0.1:t-1]
         "#]],
     );
 }
@@ -708,7 +723,7 @@ fn simple_consumers_commit_without_a_group() {
             f <- t-0@5 epoch 3 "hello"
               g/t-0 = 5 "hello"
             d <- ok g Empty   []
-            l <- [g Empty classic StrBytes(b"")]
+            l <- [g Empty classic ""]
             j <- UNKNOWN_MEMBER_ID a#07
             c <- t-0 UNKNOWN_MEMBER_ID
             c <- t-0 ok
@@ -922,17 +937,17 @@ fn groups_are_listed_by_state_and_type() {
             a: join a v=3 group=running
             +3000
             b: join b v=3 group=starting
-            l: list
+            l: list states=preparingrebalance
             l: list states=Empty,completingrebalance
-            l: list types=Classic
+            l: list types=Classic states=Empty
             l: list types=consumer
         ",
         expect![[r#"
             c <- t-0 ok
             a <- joined generation 1 as a#01 leader=a#01 range members=[a#01]
-            l <- [running CompletingRebalance classic StrBytes(b"consumer"), simple Empty classic StrBytes(b""), starting PreparingRebalance classic StrBytes(b"consumer")]
-            l <- [running CompletingRebalance classic StrBytes(b"consumer"), simple Empty classic StrBytes(b"")]
-            l <- [running CompletingRebalance classic StrBytes(b"consumer"), simple Empty classic StrBytes(b""), starting PreparingRebalance classic StrBytes(b"consumer")]
+            l <- [starting PreparingRebalance classic "consumer"]
+            l <- [running CompletingRebalance classic "consumer", simple Empty classic ""]
+            l <- [simple Empty classic ""]
             l <- []
         "#]],
     );
@@ -1085,39 +1100,39 @@ fn trap_24_a_new_coordinator_knows_members_and_offsets() {
             a: join a v=3
             b: join b instance=i1
             +6000
-            a: sync a#01 assign=a#01:t-0,b#02:t-1
-            b: sync b#02 instance=i1
+            a: sync a#01 assign=a#01:t-0,i1#02:t-1
+            b: sync i1#02 instance=i1
             c: commit t-0@5 member=a#01 gen=1 metadata=m
             +9000
             failover
             +9000
             h: heartbeat a#01
-            h: heartbeat b#02 instance=i1
-            b: sync b#02 instance=i1
+            h: heartbeat i1#02 instance=i1
+            b: sync i1#02 instance=i1
             f: fetch
             c: commit t-0@6 member=a#01 gen=1
             b: join b instance=i1
             d: describe v=6
             +9000
-            h: heartbeat b#03 instance=i1
+            h: heartbeat i1#03 instance=i1
             +1000
-            a: join b id=b#03 instance=i1
+            b: join b id=i1#03 instance=i1
         ",
         expect![[r#"
             a <- joined generation 1 as a#01 leader=a#01 range members=[a#01 i1#02]
             b <- joined generation 1 as i1#02 leader=a#01 range
             a <- assigned "t-0"
-            b <- FENCED_INSTANCE_ID
+            b <- assigned "t-1"
             c <- t-0 ok
             h <- ok
-            h <- FENCED_INSTANCE_ID
-            b <- FENCED_INSTANCE_ID
+            h <- ok
+            b <- assigned "t-1"
             f <- t-0@5 epoch 3 "m"
             c <- t-0 ok
             b <- joined generation 1 as i1#03 leader=a#01 range
-            d <- ok g Stable consumer range [a#01@/127.0.0.1:t-0 subscribed i1#03@/127.0.0.1: subscribed]
-            h <- FENCED_INSTANCE_ID
-            a <- UNKNOWN_MEMBER_ID b#03
+            d <- ok g Stable consumer range [a#01@/127.0.0.1:t-0 subscribed i1#03@/127.0.0.1:t-1 subscribed]
+            h <- ok
+            b <- joined generation 2 as i1#03 leader=i1#03 range members=[i1#03]
         "#]],
     );
 }
@@ -1152,4 +1167,59 @@ fn trap_24_an_unfinished_rebalance_begins_again_at_the_new_coordinator() {
             b <- joined generation 2 as b#02 leader=a#01 range
         "#]],
     );
+}
+
+#[test]
+fn generations_wrap_to_one() {
+    let mut story = Story::new(config());
+    let value = GroupMetadataValue {
+        protocol_type: "consumer".to_owned(),
+        generation: i32::MAX,
+        protocol: None,
+        leader: None,
+        current_state_timestamp: TimestampMs(0),
+        members: Vec::new(),
+    };
+    story.write(&GroupRecord::GroupMetadata { group_id: "g".to_owned(), value: Some(value) });
+    let told = story.run(
+        "
+        failover
+        a: join a v=3
+        +3000
+    ",
+    );
+    expect![[r#"
+        a <- joined generation 1 as a#01 leader=a#01 range members=[a#01]
+    "#]]
+    .assert_eq(&told);
+}
+
+#[test]
+fn a_group_above_a_lowered_limit_rebalances_after_loading() {
+    let mut story = Story::new(config());
+    story.run(
+        "
+        a: join a v=3
+        b: join b v=3
+        +6000
+        a: sync a#01 assign=a#01:t-0,b#02:t-1
+        b: sync b#02
+    ",
+    );
+    story.config.max_size = 1;
+    let told = story.run(
+        "
+        failover
+        a: heartbeat a#01
+        c: commit t-1@5 member=b#02 gen=1
+        b: join b id=b#02
+        a: join a id=a#01
+    ",
+    );
+    expect![[r#"
+        a <- REBALANCE_IN_PROGRESS
+        c <- t-1 ok
+        a <- GROUP_MAX_SIZE_REACHED nobody
+    "#]]
+    .assert_eq(&told);
 }

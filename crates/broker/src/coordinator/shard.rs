@@ -20,8 +20,8 @@ use super::log::{CoordinatorLog, LoadError, replay_batches, to_batches};
 /// Requests that wait for the task. Beyond this, clients' connections wait.
 const QUEUE_LENGTH: usize = 256;
 
-/// Requests decided in one go before timers get their turn. Requests go first, so that heartbeats which waited while the
-/// process was stopped count before the sessions that they extend are taken for expired.
+/// Requests decided in one go before timers get their turn. Requests go first, so that heartbeats which waited while
+/// the process was stopped count before the sessions that they extend are taken for expired.
 const REQUESTS_PER_TURN: usize = 256;
 
 /// Decisions that wait for the high watermark. Beyond this no request is taken.

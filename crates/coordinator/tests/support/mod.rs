@@ -1,7 +1,10 @@
 //! A script language for stories about groups: one event a line, and every reply as it comes.
 //!
-//! A line is `name: verb arguments`, and replies are printed as `name <- …`. Member ids are written `client#n`, where `n`
-//! counts the JoinGroups in hexadecimal. Records are durable at once unless the script says `hold`.
+//! A line is `name: verb arguments`, and replies are printed as `name <- …`. Member ids are written `client#n` (or
+//! `instance#n`), where `n` counts the JoinGroups in hexadecimal. Records are durable at once unless the script says
+//! `hold`.
+
+#![allow(clippy::unwrap_used, reason = "a script that does not parse is a mistake in its test")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -38,7 +41,7 @@ pub fn config() -> GroupConfig {
 pub struct Story {
     pub coordinator: GroupCoordinator,
     pub log: Vec<LogRecord>,
-    config: GroupConfig,
+    pub config: GroupConfig,
     now_ms: u64,
     next_token: u64,
     joins: u8,
@@ -72,6 +75,14 @@ impl Story {
             self.line(line);
         }
         std::mem::take(&mut self.output)
+    }
+
+    /// A record that an earlier coordinator left.
+    #[allow(dead_code, reason = "each test binary uses a part of this module")]
+    pub fn write(&mut self, record: &GroupRecord) {
+        let record = record.encode();
+        self.coordinator.replay(&record).unwrap();
+        self.log.push(record);
     }
 
     pub fn now(&self) -> Now {
@@ -418,7 +429,7 @@ fn show(response: &GroupResponse) -> String {
         GroupResponse::ListGroups(groups) => {
             let groups = groups.iter().map(|group| {
                 let (id, state, kind) = (&group.group_id, &group.group_state, &group.protocol_type);
-                format!("{id} {state} {} {kind:?}", group.group_type)
+                format!("{id} {state} {} {:?}", group.group_type, kind.as_str())
             });
             format!("[{}]", groups.collect::<Vec<_>>().join(", "))
         }
