@@ -27,6 +27,7 @@ pub use connection::ConnectionInfo;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 use vltava_metadata::ClusterImage;
 use vltava_metadata::controller::{ControllerRequest, ControllerResponse};
@@ -52,6 +53,7 @@ pub struct Broker {
     fetch_sessions: Mutex<FetchSessions>,
     producer_ids: ProducerIds,
     large_frames: LargeFrames,
+    images: watch::Receiver<Arc<ClusterImage>>,
 }
 
 impl Broker {
@@ -61,6 +63,7 @@ impl Broker {
         Arc::new(Self {
             node_id: config.node_id,
             groups: GroupCoordinators::start(&config, &replicas),
+            images: controller.images(),
             large_frames: LargeFrames::new(config.network.socket_request_max_bytes),
             fetch_sessions: Mutex::new(FetchSessions::new(config.replication.fetch_session_slots)),
             config,
@@ -74,7 +77,7 @@ impl Broker {
     /// The newest committed image.
     #[must_use]
     pub fn image(&self) -> Arc<ClusterImage> {
-        self.controller.images().borrow().clone()
+        self.images.borrow().clone()
     }
 
     /// Asks the active controller; no answer in `timeout` is REQUEST_TIMED_OUT, and the outcome is then unknown.
@@ -94,7 +97,7 @@ impl Broker {
         deadline: Instant,
         mut condition: impl FnMut(&ClusterImage) -> bool,
     ) -> Option<Arc<ClusterImage>> {
-        let mut images = self.controller.images();
+        let mut images = self.images.clone();
         let found = tokio::time::timeout_at(deadline, images.wait_for(|image| condition(image))).await;
         found.ok()?.ok().map(|image| Arc::clone(&image))
     }
