@@ -452,7 +452,7 @@ impl LeaderState {
 
     /// Time has passed: followers that lag are proposed for removal, and those that caught up for admission.
     pub fn on_tick(&mut self, now_ms: i64) -> Vec<LeaderAction> {
-        let mut actions = self.propose_expansion();
+        let mut actions = self.propose_expansion(None, now_ms);
         if actions.is_empty() {
             actions = self.propose_shrinking(now_ms);
         }
@@ -538,13 +538,13 @@ impl LeaderState {
                 None => progress.mark = Some((log_end_offset, now_ms)),
             }
         }
-        let mut actions = self.propose_expansion();
+        let mut actions = self.propose_expansion(Some(follower), now_ms);
         actions.extend(self.advance_high_watermark(now_ms));
         actions
     }
 
     fn after_isr_change(&mut self, now_ms: i64) -> Vec<LeaderAction> {
-        let mut actions = self.propose_expansion();
+        let mut actions = self.propose_expansion(None, now_ms);
         actions.extend(self.advance_high_watermark(now_ms));
         actions
     }
@@ -575,8 +575,9 @@ impl LeaderState {
         vec![LeaderAction::AdvanceHighWatermark(slowest)]
     }
 
-    /// Proposes every follower that may join (trap 8).
-    fn propose_expansion(&mut self) -> Vec<LeaderAction> {
+    /// Proposes every follower that may join (trap 8), if it spoke just now or is not late: one that was removed because
+    /// it fell silent must not come back before it speaks.
+    fn propose_expansion(&mut self, speaker: Option<BrokerId>, now_ms: i64) -> Vec<LeaderAction> {
         if self.proposed.is_some() {
             return vec![];
         }
@@ -584,7 +585,10 @@ impl LeaderState {
             let acknowledged = follower.acknowledged(self.config.durability)?;
             let holds_everything_committed =
                 self.offsets.high_watermark.max(self.leader_epoch_start_offset) <= acknowledged;
-            (holds_everything_committed && !self.isr.contains(id) && self.is_eligible(*id)).then_some(*id)
+            let is_alive =
+                speaker == Some(*id) || follower.is_caught_up(&self.config, self.offsets.log_end_offset, now_ms);
+            let may_join = holds_everything_committed && is_alive && !self.isr.contains(id) && self.is_eligible(*id);
+            may_join.then_some(*id)
         };
         let joining: BTreeSet<BrokerId> = self.followers.iter().filter_map(may_join).collect();
         if joining.is_empty() {

@@ -357,8 +357,8 @@ fn trap_06_nothing_is_committed_below_the_minimum_isr() {
             "produce?",
             "subscribe 2 10 3",
             "unfence 2",
-            "accepted 1 2",
             "ack 2 20 20",
+            "accepted 1 2",
         ],
         expect![[r#"
             fence 2 -> nothing
@@ -366,9 +366,9 @@ fn trap_06_nothing_is_committed_below_the_minimum_isr() {
             append-to 20 -> nothing
             produce? -> 1 replicas are in sync where 2 are required
             subscribe 2 10 3 -> nothing
-            unfence 2 -> propose [1@101 2@102] upon 1
-            accepted 1 2 -> nothing
-            ack 2 20 20 -> high watermark 20
+            unfence 2 -> nothing
+            ack 2 20 20 -> propose [1@101 2@102] upon 1
+            accepted 1 2 -> high watermark 20
         "#]],
     );
 }
@@ -473,6 +473,33 @@ fn trap_08_joining_needs_everything_committed_and_word_in_this_epoch() {
             ack 2 12 12 -> high watermark 12
             subscribe 3 10 3 -> nothing
             ack 3 12 12 -> propose [1@101 2@102 3@103] upon 1
+        "#]],
+    );
+}
+
+#[test]
+fn trap_08_a_follower_that_fell_silent_joins_only_when_it_speaks_again() {
+    check(
+        page_cache(10, &[1, 2, 3]),
+        &[
+            "subscribe 2 10 3",
+            "subscribe 3 10 3",
+            "append-to 12",
+            "ack 2 12 12",
+            "wait 101",
+            "accepted 1 2",
+            "wait 1",
+            "ack 3 12 12",
+        ],
+        expect![[r#"
+            subscribe 2 10 3 -> nothing
+            subscribe 3 10 3 -> nothing
+            append-to 12 -> nothing
+            ack 2 12 12 -> nothing
+            wait 101 -> propose [1@101 2@102] upon 1
+            accepted 1 2 -> high watermark 12
+            wait 1 -> nothing
+            ack 3 12 12 -> propose [1@101 2@102 3@103] upon 2
         "#]],
     );
 }
