@@ -210,6 +210,10 @@ pub struct Partition {
     name: PartitionName,
     disk: Arc<Disk>,
     surroundings: Arc<Surroundings>,
+    /// Something that was written and checked cannot be read any more. Nothing is served from this log (trap 26).
+    is_corrupt: AtomicBool,
+    /// A corrupt log was emptied, and the leader may not have heard of it: it may still believe in what was here.
+    begins_anew: AtomicBool,
     state: Mutex<State>,
     /// Rung, for everybody, whenever an acknowledgement may have become possible or impossible.
     acknowledged: Notify,
@@ -302,7 +306,16 @@ impl Partition {
             last_chunk: None,
             unflushed_since_ms: None,
         };
-        Arc::new(Self { id, name, disk, surroundings, state: Mutex::new(state), acknowledged: Notify::new() })
+        Arc::new(Self {
+            id,
+            name,
+            disk,
+            surroundings,
+            is_corrupt: AtomicBool::new(false),
+            begins_anew: AtomicBool::new(false),
+            state: Mutex::new(state),
+            acknowledged: Notify::new(),
+        })
     }
 
     #[must_use]
@@ -343,10 +356,10 @@ impl Partition {
         leadership.is_local.then_some(leadership.leader_epoch)
     }
 
-    /// Whether the replica works: its disk and log are sound.
+    /// Whether the replica works: its disk and log are sound, and everybody knows what is in it.
     #[must_use]
     pub fn is_online(&self) -> bool {
-        !self.disk.has_failed.load(Ordering::Acquire) && self.state.lock().log.is_some()
+        !self.is_unusable() && !self.begins_anew.load(Ordering::Acquire) && self.state.lock().log.is_some()
     }
 
     #[must_use]
@@ -591,6 +604,42 @@ impl Partition {
             upstream.mark();
         }
         self.acknowledged.notify_waiters();
+    }
+
+    /// Gives up a log in which something cannot be read any more. The controller hears of it, and has nobody elect or count
+    /// this replica until it has fetched everything again.
+    fn on_corrupt(&self, error: &StorageError) {
+        if !self.is_corrupt.swap(true, Ordering::AcqRel) {
+            tracing::error!(partition = %self.name, %error, "the log is corrupt and no longer served");
+        }
+    }
+
+    /// Begins a corrupt log anew, if this replica follows somebody who has it all. The caller has made sure that the
+    /// controller no longer counts on this replica. Returns whether there is anything to fetch now.
+    pub(crate) fn begin_anew_if_corrupt(&self) -> bool {
+        if !self.is_corrupt.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let (Some(log), Role::Follower(follower)) = (&mut state.log, &mut state.role) else { return false };
+        let start = follower.offsets().log_start_offset;
+        if follower.leader().is_none() {
+            return false;
+        }
+        if let Err(error) = log.truncate_fully_and_start_at(start) {
+            self.disk.on_error(&error);
+            return false;
+        }
+        follower.on_restarted(start);
+        tracing::warn!(partition = %self.name, "begins anew after corruption");
+        self.begins_anew.store(true, Ordering::Release);
+        self.is_corrupt.store(false, Ordering::Release);
+        true
+    }
+
+    fn is_unusable(&self) -> bool {
+        self.disk.has_failed.load(Ordering::Acquire) || self.is_corrupt.load(Ordering::Acquire)
     }
 
     fn is_serving(&self) -> bool {

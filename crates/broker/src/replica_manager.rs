@@ -47,6 +47,8 @@ pub struct ReplicaManager {
     /// Logs that could not be opened. They are left alone: what remains of them may be the last copy.
     unusable: BTreeMap<PartitionName, LoadFailure>,
     partitions: RwLock<BTreeMap<TopicPartition, Arc<Partition>>>,
+    /// Partitions that the image wants here and that have no log that can be opened or created.
+    not_opened: Mutex<BTreeSet<TopicPartition>>,
     fetchers: Fetchers,
     /// -1 until registered.
     broker_epoch: Arc<AtomicI64>,
@@ -95,6 +97,7 @@ impl ReplicaManager {
             found: Mutex::new(loaded.found),
             unusable: loaded.unusable,
             partitions: RwLock::default(),
+            not_opened: Mutex::default(),
             fetchers,
             broker_epoch,
             previous_broker_epoch: loaded.previous_broker_epoch,
@@ -171,6 +174,15 @@ impl ReplicaManager {
     #[must_use]
     pub fn offline_log_dirs(&self) -> Vec<DirectoryId> {
         self.offline.lock().iter().copied().collect()
+    }
+
+    /// Partitions whose replica here does not work, for heartbeats: its directory failed, or its log is corrupt or could
+    /// not be opened.
+    #[must_use]
+    pub fn offline_partitions(&self) -> Vec<TopicPartition> {
+        let hosted = self.partitions();
+        let offline = hosted.iter().filter(|partition| !partition.is_online()).map(|partition| partition.id());
+        offline.chain(self.not_opened.lock().iter().copied()).collect()
     }
 
     /// Waits until no log directory works any more: the broker has nothing left to do then.

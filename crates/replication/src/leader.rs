@@ -218,6 +218,8 @@ pub struct LeaderState {
 struct FollowerProgress {
     /// `None` until it has subscribed in this leader epoch with a log that matches ours (trap 8).
     stored: Option<StoredOffsets>,
+    /// Its stream stands. One that is gone may have lost what it acknowledged.
+    is_subscribed: bool,
     /// The last time it held everything that the leader had at that time.
     last_caught_up_ms: i64,
     /// A log end of ours and when it was that; once acknowledged, the follower was caught up as of then.
@@ -383,6 +385,7 @@ impl LeaderState {
             });
         }
         let position = fetch_position(epochs, self.offsets, subscription.fetch_offset, subscription.last_fetched_epoch);
+        progress.is_subscribed = position == FetchPosition::Matches;
         if position != FetchPosition::Matches {
             // What it holds beyond the divergence is not ours and must not count.
             progress.stored = None;
@@ -416,6 +419,14 @@ impl LeaderState {
         stored.log_end_offset = log_end_offset;
         stored.durable_offset = durable_offset;
         Ok(self.on_progress(follower, now_ms))
+    }
+
+    /// A follower's stream is gone. What it acknowledged keeps counting as long as it is in the ISR, but does not let it
+    /// in.
+    pub fn on_left(&mut self, follower: BrokerId) {
+        if let Some(progress) = self.followers.get_mut(&follower) {
+            progress.is_subscribed = false;
+        }
     }
 
     /// The controller changed the partition without a new leader epoch; also how a proposal's outcome may arrive.
@@ -639,7 +650,8 @@ impl LeaderState {
     /// Whether the controller would let this follower into the ISR, as far as we know (traps 9 and 10).
     fn is_eligible(&self, id: BrokerId) -> bool {
         let Some(status) = self.brokers.get(&id) else { return false };
-        let Some(stored) = self.followers.get(&id).and_then(|follower| follower.stored) else { return false };
+        let Some(follower) = self.followers.get(&id).filter(|follower| follower.is_subscribed) else { return false };
+        let Some(stored) = follower.stored else { return false };
         !status.fenced && !status.in_controlled_shutdown && status.broker_epoch == stored.broker_epoch
     }
 

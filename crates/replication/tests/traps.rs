@@ -75,6 +75,10 @@ impl Story {
                 Ok(actions) => actions,
                 Err(error) => return format!("{}: {error}", error.code()),
             },
+            "leave" => {
+                self.leader.on_left(broker(1));
+                vec![]
+            }
             "accepted" => {
                 let epoch = PartitionEpoch(self.leader.partition_epoch().value() + 1);
                 self.leader.on_isr_accepted(LeaderEpoch(5), epoch, &brokers(1), now)
@@ -500,6 +504,22 @@ fn trap_08_a_follower_that_fell_silent_joins_only_when_it_speaks_again() {
             accepted 1 2 -> high watermark 12
             wait 1 -> nothing
             ack 3 12 12 -> propose [1@101 2@102 3@103] upon 2
+        "#]],
+    );
+}
+
+#[test]
+fn trap_08_a_follower_whose_stream_is_gone_does_not_join() {
+    check(
+        page_cache(10, &[1, 2]),
+        &["fence 3", "subscribe 3 10 3", "leave 3", "unfence 3", "wait 1", "subscribe 3 10 3"],
+        expect![[r#"
+            fence 3 -> nothing
+            subscribe 3 10 3 -> nothing
+            leave 3 -> nothing
+            unfence 3 -> nothing
+            wait 1 -> nothing
+            subscribe 3 10 3 -> propose [1@101 2@102 3@103] upon 1
         "#]],
     );
 }

@@ -44,7 +44,7 @@ impl Partition {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let Role::Follower(follower) = &state.role else { return None };
-        if follower.leader() != Some(leader) || self.disk.has_failed.load(Ordering::Acquire) {
+        if follower.leader() != Some(leader) || self.is_unusable() {
             return None;
         }
         let subscription = follower.subscription(state.log.as_ref()?.epochs(), broker_epoch);
@@ -83,6 +83,8 @@ impl Partition {
             for action in actions {
                 self.execute(&mut state, action)?;
             }
+            // The leader answers a subscription, and so knows what this log holds.
+            self.begins_anew.store(false, Ordering::Release);
             must_flush
         };
         if must_flush {
@@ -132,7 +134,7 @@ impl Partition {
         records: &Bytes,
         base_offset: Offset,
     ) -> Result<bool, LeaderNewsError> {
-        if self.disk.has_failed.load(Ordering::Acquire) {
+        if self.is_unusable() {
             return Err(ReplicaOffline.into());
         }
         match following(state)?.on_batches(leader_epoch, base_offset)? {

@@ -105,7 +105,7 @@ impl Partition {
         let now_ms = self.surroundings.now_ms();
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        if self.disk.has_failed.load(Ordering::Acquire) {
+        if self.is_unusable() {
             return Err(ErrorCode::KafkaStorageError);
         }
         let Some(log) = &state.log else { return Err(ErrorCode::KafkaStorageError) };
@@ -131,6 +131,9 @@ impl Partition {
         let mut state = self.state.lock();
         if state.streams.get(&follower).is_some_and(|stream| stream.is(dirty, id)) {
             state.streams.remove(&follower);
+            if let Role::Leader(leader) = &mut state.role {
+                leader.on_left(follower);
+            }
         }
     }
 
@@ -162,7 +165,7 @@ impl Partition {
         loop {
             let (reader, offsets, cached) = {
                 let state = self.state.lock();
-                if self.disk.has_failed.load(Ordering::Acquire) {
+                if self.is_unusable() {
                     return Err(ErrorCode::KafkaStorageError);
                 }
                 let Some(log) = &state.log else { return Err(ErrorCode::KafkaStorageError) };
@@ -227,7 +230,7 @@ impl Partition {
 
     /// Whether an append may go ahead: routing, fencing, and `min.insync.replicas` where it matters (trap 16).
     fn admit<'a>(&self, state: &'a State, options: &AppendOptions) -> Result<&'a LeaderState, AppendError> {
-        if state.log.is_none() || self.disk.has_failed.load(Ordering::Acquire) {
+        if state.log.is_none() || self.is_unusable() {
             return Err(AppendError::Offline);
         }
         let Role::Leader(leader) = &state.role else { return Err(AppendError::NotLeader) };
@@ -282,7 +285,7 @@ impl Partition {
         }
         let end_offset = appended.last_offset.plus(1);
         let state = self.state.lock();
-        if state.log.is_none() || self.disk.has_failed.load(Ordering::Acquire) {
+        if state.log.is_none() || self.is_unusable() {
             return ControlFlow::Break(Err(ErrorCode::KafkaStorageError));
         }
         let leader = match &state.role {

@@ -1,7 +1,5 @@
 //! What clients may see: reads and offset queries.
 
-use std::sync::atomic::Ordering;
-
 use bytes::Bytes;
 use vltava_replication::{
     ActiveProducer, EpochEndOffset, FencingError, FetchPosition, OffsetNotAvailable, check_leader_epoch, fetch_position,
@@ -163,7 +161,7 @@ impl Partition {
         match error {
             StorageError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             StorageError::Corrupt { .. } => {
-                tracing::error!(partition = %self.name, %error, "the log is corrupt and is not served");
+                self.on_corrupt(error);
                 ErrorCode::KafkaStorageError
             }
             StorageError::Io { .. }
@@ -210,7 +208,7 @@ impl Partition {
         current_leader_epoch: Option<LeaderEpoch>,
         allow_follower: bool,
     ) -> Result<&'a Log, ErrorCode> {
-        if self.disk.has_failed.load(Ordering::Acquire) {
+        if self.is_unusable() {
             return Err(ErrorCode::KafkaStorageError);
         }
         let log = state.log.as_ref().ok_or(ErrorCode::KafkaStorageError)?;

@@ -62,6 +62,20 @@ impl ReplicaManager {
         self.apply_configs(before, image);
     }
 
+    /// A corrupt log is begun anew once the controller counts on it no more: until then it may still be elected, and an
+    /// empty leader would have the others truncate the good copies.
+    pub(super) fn repair(&self, image: &ClusterImage, partition: &Arc<Partition>) {
+        let id = partition.id();
+        let Some(wanted) = image.partition(id.topic_id, id.partition) else { return };
+        let me = self.config.node_id;
+        if wanted.isr.contains(&me) || wanted.eligible_leader_replicas.contains(&me) || wanted.leader == Some(me) {
+            return;
+        }
+        if let (Some(leader), true) = (wanted.leader, partition.begin_anew_if_corrupt()) {
+            self.fetchers.follow(leader, partition);
+        }
+    }
+
     fn is_replica(&self, partition: &PartitionImage) -> bool {
         partition.replicas.contains(&self.config.node_id)
     }
@@ -74,6 +88,7 @@ impl ReplicaManager {
             let mut partitions = self.partitions.write();
             changed.iter().filter(|id| !is_wanted(id)).filter_map(|id| partitions.remove(id)).collect()
         };
+        self.not_opened.lock().retain(is_wanted);
         if unwanted.is_empty() {
             return;
         }
@@ -91,7 +106,7 @@ impl ReplicaManager {
     async fn create_missing(self: &Arc<Self>, changed: &BTreeSet<TopicPartition>, image: &Arc<ClusterImage>) {
         let missing: Vec<Missing> = changed
             .iter()
-            .filter(|id| self.partition(**id).is_none())
+            .filter(|id| self.partition(**id).is_none() && !self.not_opened.lock().contains(id))
             .filter_map(|&id| {
                 let topic = image.topic(id.topic_id)?;
                 let wanted = image.partition(id.topic_id, id.partition)?;
@@ -109,8 +124,13 @@ impl ReplicaManager {
         task::blocking(move || {
             for missing in missing {
                 let id = missing.id;
-                if let Some(partition) = manager.open_or_create(missing) {
-                    manager.partitions.write().insert(id, partition);
+                match manager.open_or_create(missing) {
+                    Some(partition) => {
+                        manager.partitions.write().insert(id, partition);
+                    }
+                    None => {
+                        manager.not_opened.lock().insert(id);
+                    }
                 }
             }
         })

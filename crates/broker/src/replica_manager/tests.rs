@@ -267,6 +267,44 @@ async fn trap_26_damaged_records_are_not_taken_from_a_leader() {
     assert_eq!(follower.log_end_offset(), Offset(1));
 }
 
+/// Everything below what was flushed is damaged on the leader's disk, as by a failing drive.
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_26_a_corrupt_replica_is_replaced_and_never_served() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2, 3]], &[MIN_ISR_2]));
+    let leader = cluster.leader(id).await;
+    produce(&leader, &["a", "b"]).await.expect("all are in sync");
+    produce(&leader, &["c"]).await.expect("all are in sync");
+    let path = leader.disk().log_dir.path().join("t-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&path).expect("the segment");
+    bytes[70] ^= 1;
+    std::fs::write(&path, bytes).expect("the segment");
+    let request = crate::partition::ReadRequest {
+        offset: Offset(0),
+        max_bytes: 1000,
+        at_least_one_batch: true,
+        isolation: Isolation::ReadUncommitted,
+        current_leader_epoch: None,
+        last_fetched_epoch: None,
+        allow_follower: false,
+    };
+    assert_eq!(leader.read(&request), Err(ErrorCode::KafkaStorageError));
+    assert_eq!(cluster.broker(1).manager.offline_partitions(), [id]);
+
+    cluster.report_offline(1);
+    let next = cluster.leader(id).await;
+    assert_ne!(cluster.image_of(id).leader, Some(BrokerId(1)));
+    until("it begins anew", || cluster.broker(1).manager.offline_partitions().is_empty()).await;
+    cluster.report_offline(1);
+    produce(&next, &["d"]).await.expect("two are in sync");
+    cluster.until_isr(id, &[1, 2, 3]).await;
+    cluster.until_equal(id, &["a", "b", "c", "d"]).await;
+    drop((leader, next));
+    cluster.kill_and_fence(2).await;
+    produce(&cluster.leader(id).await, &["e"]).await.expect("two are in sync");
+    cluster.until_equal(id, &["a", "b", "c", "d", "e"]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_27_a_failed_disk_is_given_up() {
     let cluster = Cluster::start(2, &[]).await;

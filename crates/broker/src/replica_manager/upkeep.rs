@@ -29,8 +29,12 @@ pub(super) async fn tick(manager: Weak<ReplicaManager>) {
         return;
     };
     every(manager, interval, |manager| async move {
+        let image = manager.applied.borrow().clone();
         for partition in manager.partitions() {
             partition.on_tick();
+            if !partition.is_online() {
+                manager.repair(&image, &partition);
+            }
         }
     })
     .await;

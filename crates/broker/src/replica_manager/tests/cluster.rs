@@ -216,6 +216,20 @@ impl Cluster {
         clean
     }
 
+    /// The broker tells the controller which replicas do not work.
+    pub(super) fn report_offline(&self, id: i32) {
+        let manager = &self.broker(id).manager;
+        self.quorum.call(&ControllerRequest::Heartbeat(Heartbeat {
+            broker_id: BrokerId(id),
+            broker_epoch: manager.broker_epoch(),
+            applied: self.quorum.image().offset,
+            want_fence: false,
+            want_shutdown: false,
+            offline_log_dirs: manager.offline_log_dirs(),
+            offline_partitions: manager.offline_partitions(),
+        }));
+    }
+
     pub(super) fn broker(&self, id: i32) -> &Broker {
         &self.brokers[&BrokerId(id)]
     }
