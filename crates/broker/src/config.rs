@@ -77,7 +77,10 @@ pub struct QuorumSettings {
     /// `controller.quorum.voters`. A node with the controller role and neither voters nor bootstrap servers of others
     /// is a quorum of one.
     pub voters: BTreeMap<BrokerId, HostPort>,
-    /// `controller.quorum.election.timeout.ms`: without a leader for this long, a voter stands for election.
+    /// `controller.quorum.bootstrap.servers`: nodes to ask for the leader besides the voters.
+    pub bootstrap_servers: Vec<HostPort>,
+    /// `controller.quorum.election.timeout.ms`: without a leader for this long, a voter stands for election. 400 by
+    /// default, where Kafka has 1000.
     pub election_timeout: Duration,
     /// `controller.quorum.fetch.timeout.ms`: a follower that hears nothing from the leader for this long doubts it.
     pub fetch_timeout: Duration,
@@ -158,7 +161,11 @@ pub struct ReplicationSettings {
     /// `leader.imbalance.check.interval.seconds`.
     pub leader_imbalance_check_interval: Duration,
     /// `leader.imbalance.per.broker.percentage`.
-    pub leader_imbalance_per_broker_percentage: u32,
+    pub leader_imbalance_per_broker_percentage: i32,
+    /// `min.insync.replicas`, as a new cluster begins with it.
+    pub min_insync_replicas: i32,
+    /// `unclean.leader.election.enable`.
+    pub unclean_leader_election: bool,
 }
 
 /// Creating and deleting topics.
@@ -384,7 +391,7 @@ fn read_quorum(
     mut voters: BTreeMap<BrokerId, HostPort>,
     peer: Option<&Listener>,
 ) -> QuorumSettings {
-    let bootstrap: Vec<HostPort> = reader
+    let bootstrap_servers: Vec<HostPort> = reader
         .list("controller.quorum.bootstrap.servers", "")
         .iter()
         .filter_map(|server| {
@@ -396,11 +403,13 @@ fn read_quorum(
         })
         .collect();
     if voters.is_empty() {
+        // Kafka's shipped server.properties names the node itself as its only bootstrap server.
+        let is_alone = |own: &Listener| bootstrap_servers.iter().all(|server| server.port == own.advertised.port);
         match (roles.controller, peer) {
-            // Kafka's shipped server.properties names the node itself as its only bootstrap server.
-            (true, Some(peer)) if bootstrap.len() <= 1 => {
+            (true, Some(peer)) if bootstrap_servers.len() <= 1 && is_alone(peer) => {
                 voters.insert(node_id, peer.advertised.clone());
             }
+            (false, _) if !bootstrap_servers.is_empty() => {}
             _ => reader.problem(
                 "controller.quorum.voters is needed: list every voter as id@host:port, separated by commas".to_owned(),
             ),
@@ -425,7 +434,8 @@ fn read_quorum(
     }
     QuorumSettings {
         voters,
-        election_timeout: reader.millis("controller.quorum.election.timeout.ms", 1_000),
+        bootstrap_servers,
+        election_timeout: reader.millis("controller.quorum.election.timeout.ms", 400),
         fetch_timeout: reader.millis("controller.quorum.fetch.timeout.ms", 2_000),
         request_timeout: reader.millis("controller.quorum.request.timeout.ms", 2_000),
     }
@@ -514,10 +524,9 @@ fn read_replication(reader: &mut Reader<'_>) -> ReplicationSettings {
         fetch_session_slots: reader.size("max.incremental.fetch.session.cache.slots", 1_000),
         auto_leader_rebalance: reader.boolean("auto.leader.rebalance.enable", true),
         leader_imbalance_check_interval: reader.seconds("leader.imbalance.check.interval.seconds", 300),
-        leader_imbalance_per_broker_percentage: u32::try_from(
-            reader.size("leader.imbalance.per.broker.percentage", 10),
-        )
-        .unwrap_or(u32::MAX),
+        leader_imbalance_per_broker_percentage: reader.int("leader.imbalance.per.broker.percentage", 10),
+        min_insync_replicas: reader.int("min.insync.replicas", 1),
+        unclean_leader_election: reader.boolean("unclean.leader.election.enable", false),
     }
 }
 

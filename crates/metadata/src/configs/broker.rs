@@ -1,8 +1,8 @@
 //! The configs of a broker.
 //!
 //! These defaults differ from Kafka's: `listeners`, `log.dir`, `node.id`, `process.roles`,
-//! `broker.heartbeat.interval.ms` and `broker.session.timeout.ms`. Settings that Vltava does not act on yet carry no
-//! documentation.
+//! `broker.heartbeat.interval.ms`, `broker.session.timeout.ms` and `controller.quorum.election.timeout.ms`. Settings
+//! that Vltava does not act on yet carry no documentation.
 
 use super::define::Importance::{High, Low, Medium};
 use super::define::{
@@ -62,7 +62,7 @@ pub(super) const TABLE: &[ConfigDef] = &[
     boolean("controller.quorum.auto.join.enable", "false", Low),
     list("controller.quorum.bootstrap.servers", "", High).honoured().says("Where the quorum can be found."),
     int("controller.quorum.election.backoff.max.ms", "1000", High),
-    int("controller.quorum.election.timeout.ms", "1000", High)
+    int("controller.quorum.election.timeout.ms", "400", High)
         .honoured()
         .says("Without a leader for so long, a voter stands for election."),
     int("controller.quorum.fetch.max.bytes", "1048576", Low),
