@@ -91,7 +91,9 @@ pub fn decode_body<R: KafkaRequest>(header: &Header, body: Bytes) -> Result<R, F
     if header.api == ApiKey::Produce {
         bound_produce(body.clone(), header.version).map_err(malformed)?;
     }
-    R::decode_from_bytes(body, ApiVersion::new(header.version), limits).map_err(malformed)
+    // Bytes after the body are left alone, as Kafka does: librdkafka's Metadata requests carry some.
+    let mut decoder = Decoder::new(body, limits).map_err(malformed)?;
+    R::decode(&mut decoder, ApiVersion::new(header.version)).map_err(malformed)
 }
 
 /// Encodes a whole response frame: length, header, body.

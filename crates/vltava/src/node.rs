@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use vltava_broker::Broker;
 use vltava_broker::config::{BrokerConfig, HostPort, Listener, SecurityProtocol};
 use vltava_broker::controller::Controller;
+use vltava_broker::lifecycle::Lifecycle;
 use vltava_broker::replica_manager::ReplicaManager;
 use vltava_broker::server::Server;
 use vltava_host::task::JoinHandle;
@@ -61,7 +62,8 @@ impl Node {
         let incarnation_id = IncarnationId::from_random(random::bytes());
         let directories = Directories::open(Arc::clone(&config)).await?;
         let decisions = controller::Controller::new(controller_config(&config, incarnation_id));
-        let quorum = Handle::start(quorum_config(&config), decisions).await.context("the metadata quorum cannot start")?;
+        let quorum =
+            Handle::start(quorum_config(&config), decisions).await.context("the metadata quorum cannot start")?;
         let replicas = Arc::new(LateReplicas::default());
         let routes = replica::add_routes(Routes::new(), Arc::clone(&replicas));
         let data_plane = Arc::new(server::serve(Plane::Data, routes));

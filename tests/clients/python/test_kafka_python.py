@@ -218,8 +218,8 @@ def test_admin_calls(bootstrap, fresh):
     consumer.poll(timeout_ms=5_000)
     wait_for("an assignment", lambda: consumer.poll(timeout_ms=100) is not None and consumer.assignment())
     consumer.commit()
-    wait_for("the group to be listed", lambda: any(group in str(listed) for listed in admin.list_consumer_groups()
-                                                   if listed), 10)
+    list_groups = admin.list_consumer_groups if IS_OLD else admin.list_groups
+    wait_for("the group to be listed", lambda: any(group in str(listed) for listed in list_groups()), 10)
     consumer.close()
     admin.delete_topics([topic])
     wait_for("the topic to be gone", lambda: topic not in admin.list_topics())
