@@ -156,7 +156,7 @@ impl Replicas for Arc<ReplicaManager> {
     }
 
     fn hosts(&self, partition: TopicPartition) -> bool {
-        self.partition(partition).is_some()
+        self.partition(partition).is_some_and(|replica| replica.is_online())
     }
 }
 

@@ -4,7 +4,7 @@
 //! partitions subscribe anew in a new stream, each from where its log stands, so that nothing has to be remembered
 //! across streams.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,8 +62,15 @@ struct Fetcher {
 /// What a fetcher should follow.
 #[derive(Default)]
 struct Wanted {
-    partitions: Mutex<BTreeMap<TopicPartition, Arc<Partition>>>,
+    lists: Mutex<Lists>,
     changed: Notify,
+}
+
+#[derive(Default)]
+struct Lists {
+    partitions: BTreeMap<TopicPartition, Arc<Partition>>,
+    /// What was added, changed or removed since the stream last looked: an image costs what it changes.
+    news: BTreeSet<TopicPartition>,
 }
 
 impl Fetchers {
@@ -82,8 +89,7 @@ impl Fetchers {
             let task = task::spawn(run(Arc::clone(&self.context), leader, Arc::clone(&wanted)));
             Fetcher { wanted, task }
         });
-        fetcher.wanted.partitions.lock().insert(partition.id(), Arc::clone(partition));
-        fetcher.wanted.changed.notify_one();
+        fetcher.wanted.add(partition);
     }
 
     /// Follows nobody.
@@ -115,14 +121,38 @@ impl Drop for Fetchers {
 }
 
 impl Wanted {
+    fn add(&self, partition: &Arc<Partition>) {
+        let mut lists = self.lists.lock();
+        lists.partitions.insert(partition.id(), Arc::clone(partition));
+        lists.news.insert(partition.id());
+        self.changed.notify_one();
+    }
+
     fn remove(&self, partition: TopicPartition) {
-        if self.partitions.lock().remove(&partition).is_some() {
+        let mut lists = self.lists.lock();
+        if lists.partitions.remove(&partition).is_some() {
+            lists.news.insert(partition);
             self.changed.notify_one();
         }
     }
 
+    fn get(&self, partition: TopicPartition) -> Option<Arc<Partition>> {
+        self.lists.lock().partitions.get(&partition).cloned()
+    }
+
+    fn take_news(&self) -> BTreeSet<TopicPartition> {
+        std::mem::take(&mut self.lists.lock().news)
+    }
+
+    /// Everything, as news to a new stream.
+    fn take_all(&self) -> BTreeSet<TopicPartition> {
+        let mut lists = self.lists.lock();
+        lists.news.clear();
+        lists.partitions.keys().copied().collect()
+    }
+
     fn is_empty(&self) -> bool {
-        self.partitions.lock().is_empty()
+        self.lists.lock().partitions.is_empty()
     }
 }
 
@@ -209,7 +239,7 @@ impl<'a> Stream<'a> {
     /// Runs until the stream breaks or is no longer needed. Returns whether anything ever came over it.
     async fn run(mut self, mut updates: LeaderFrames) -> bool {
         let mut was_useful = false;
-        self.subscribe_wanted();
+        self.look_at(self.wanted.take_all());
         loop {
             if self.send().await.is_break() {
                 return was_useful;
@@ -222,7 +252,7 @@ impl<'a> Stream<'a> {
                     if self.wanted.is_empty() || self.context.broker_epoch() != self.broker_epoch {
                         return true;
                     }
-                    self.subscribe_wanted();
+                    self.look_at(self.wanted.take_news());
                 }
                 frame = updates.next() => match frame {
                     Some(Ok(frame)) => {
@@ -235,24 +265,27 @@ impl<'a> Stream<'a> {
                     }
                     None => return was_useful,
                 },
-                () = sleep_until(next_retry) => self.subscribe_wanted(),
+                () = sleep_until(next_retry) => {
+                    let now = Instant::now();
+                    let is_due = |(_, until): &(&TopicPartition, &Instant)| **until <= now;
+                    self.look_at(self.paused.iter().filter(is_due).map(|(partition, _)| *partition).collect());
+                }
             }
         }
     }
 
-    /// Brings subscriptions in step with what is wanted.
-    fn subscribe_wanted(&mut self) {
-        let wanted = self.wanted.partitions.lock().clone();
-        let unwanted: Vec<_> = self.subscribed.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
-        for partition in unwanted {
-            let id = self.subscribed[&partition];
-            self.forget(id);
-            self.outgoing.unsubscribe.push(id);
-        }
-        self.paused.retain(|partition, until| wanted.contains_key(partition) && Instant::now() < *until);
-        for partition in wanted.into_values() {
-            if !self.subscribed.contains_key(&partition.id()) && !self.paused.contains_key(&partition.id()) {
-                self.subscribe(partition);
+    /// Brings the subscriptions of these partitions in step with what is wanted.
+    fn look_at(&mut self, partitions: BTreeSet<TopicPartition>) {
+        for partition in partitions {
+            self.paused.remove(&partition);
+            let subscribed = self.subscribed.get(&partition).copied();
+            match (self.wanted.get(partition), subscribed) {
+                (Some(partition), None) => self.subscribe(partition),
+                (None, Some(id)) => {
+                    self.forget(id);
+                    self.outgoing.unsubscribe.push(id);
+                }
+                (Some(_), Some(_)) | (None, None) => {}
             }
         }
     }
@@ -286,10 +319,7 @@ impl<'a> Stream<'a> {
                 None => {
                     let following = self.forget(id).expect("it was found above");
                     self.outgoing.unsubscribe.push(id);
-                    let is_wanted = self.wanted.partitions.lock().contains_key(&following.partition.id());
-                    if is_wanted {
-                        self.subscribe(following.partition);
-                    }
+                    self.look_at(BTreeSet::from([following.partition.id()]));
                 }
             }
         }
@@ -302,7 +332,7 @@ impl<'a> Stream<'a> {
                 self.received_bytes += records.len() as u64;
             }
             if let ControlFlow::Break((following, pause)) = self.take(&update) {
-                self.again(following, pause);
+                self.again(&following, pause);
             }
         }
     }
@@ -342,12 +372,12 @@ impl<'a> Stream<'a> {
         }
     }
 
-    fn again(&mut self, following: Following, pause: Duration) {
+    fn again(&mut self, following: &Following, pause: Duration) {
         let id = following.partition.id();
         if pause > Duration::ZERO {
             self.paused.insert(id, Instant::now() + pause);
-        } else if self.wanted.partitions.lock().contains_key(&id) {
-            self.subscribe(following.partition);
+        } else {
+            self.look_at(BTreeSet::from([id]));
         }
     }
 

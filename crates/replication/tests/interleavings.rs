@@ -42,7 +42,7 @@ enum Message {
 enum Role {
     None,
     /// With the next offset to send to each follower that subscribed.
-    Leader(LeaderState, [Option<usize>; NODES]),
+    Leader(Box<LeaderState>, [Option<usize>; NODES]),
     Follower(FollowerState),
 }
 
@@ -58,6 +58,9 @@ struct Node {
     high_watermark: usize,
 }
 
+/// What the controller made of an accepted proposal.
+type Accepted = (PartitionEpoch, Vec<BrokerId>);
+
 struct World {
     durability: Durability,
     now_ms: i64,
@@ -68,7 +71,7 @@ struct World {
     links: Vec<Vec<VecDeque<Message>>>,
     /// Proposals on their way to the controller, and answers on their way back.
     proposals: VecDeque<(usize, IsrProposal)>,
-    answers: VecDeque<(usize, IsrProposal, Option<(PartitionEpoch, Vec<BrokerId>)>)>,
+    answers: VecDeque<(usize, IsrProposal, Option<Accepted>)>,
     committed: Vec<Record>,
 }
 
@@ -201,7 +204,7 @@ impl World {
 
     fn decide_proposal(&mut self, choice: u8) {
         let Some((node, proposal)) = self.proposals.pop_front() else { return };
-        if choice % 5 == 0 {
+        if choice.is_multiple_of(5) {
             return self.answers.push_back((node, proposal, None));
         }
         let mut image = self.newest();
@@ -270,7 +273,7 @@ impl World {
             };
             let offsets = self.offsets(id);
             let state = LeaderState::new(broker(id), assignment, image.brokers, offsets, config, self.now_ms);
-            self.nodes[id].role = Role::Leader(state, [None; NODES]);
+            self.nodes[id].role = Role::Leader(Box::new(state), [None; NODES]);
         } else {
             let is_same = matches!(&self.nodes[id].role, Role::Follower(state) if state.leader_epoch() == leader_epoch);
             if !is_same {
@@ -342,7 +345,7 @@ impl World {
         let Role::Leader(state, _) = &mut self.nodes[id].role else { return };
         let actions = match outcome {
             // The answer may get lost on its way.
-            Some((partition_epoch, isr)) if choice % 3 != 0 => {
+            Some((partition_epoch, isr)) if !choice.is_multiple_of(3) => {
                 state.on_isr_accepted(proposal.leader_epoch, partition_epoch, &isr, now_ms)
             }
             Some(_) => {

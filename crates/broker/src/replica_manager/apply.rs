@@ -122,9 +122,10 @@ impl ReplicaManager {
         }
         let manager = Arc::clone(self);
         task::blocking(move || {
+            let mut log_counts = manager.log_counts();
             for missing in missing {
                 let id = missing.id;
-                match manager.open_or_create(missing) {
+                match manager.open_or_create(missing, &mut log_counts) {
                     Some(partition) => {
                         manager.partitions.write().insert(id, partition);
                     }
@@ -138,7 +139,11 @@ impl ReplicaManager {
     }
 
     /// Takes the log that was found at start-up, or creates one.
-    fn open_or_create(&self, missing: Missing) -> Option<Arc<Partition>> {
+    fn open_or_create(
+        &self,
+        missing: Missing,
+        log_counts: &mut BTreeMap<DirectoryId, usize>,
+    ) -> Option<Arc<Partition>> {
         let Missing { id, name, config } = missing;
         if self.unusable.contains_key(&name) {
             tracing::error!(partition = %name, "the replica stays offline: its log could not be opened");
@@ -153,7 +158,8 @@ impl ReplicaManager {
                     tracing::warn!(partition = %name, topic_id = %stray.log.topic_id(), "removing a deleted topic's log");
                     report(&stray.log_dir.delete(stray.log, clock::now()), &name);
                 }
-                let log_dir = self.logs.for_new_log(&self.log_counts())?;
+                let log_dir = self.logs.for_new_log(log_counts)?;
+                *log_counts.entry(log_dir.directory_id()).or_default() += 1;
                 let created = log_dir.create(&name, id.topic_id, Arc::clone(&config.log));
                 if let Err(error) = &created
                     && let Some(disk) = self.disk(&log_dir)

@@ -276,9 +276,9 @@ async fn trap_26_a_corrupt_replica_is_replaced_and_never_served() {
     produce(&leader, &["a", "b"]).await.expect("all are in sync");
     produce(&leader, &["c"]).await.expect("all are in sync");
     let path = leader.disk().log_dir.path().join("t-0/00000000000000000000.log");
-    let mut bytes = std::fs::read(&path).expect("the segment");
+    let mut bytes = vltava_host::fs::read(&path).expect("the segment");
     bytes[70] ^= 1;
-    std::fs::write(&path, bytes).expect("the segment");
+    vltava_host::fs::write(&path, bytes).expect("the segment");
     let request = crate::partition::ReadRequest {
         offset: Offset(0),
         max_bytes: 1000,
