@@ -351,3 +351,275 @@ fn endpoint(listener: &Listener) -> Endpoint {
         security_protocol: listener.security_protocol.name().to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fmt::Write as _;
+
+    use expect_test::{Expect, expect};
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use parking_lot::Mutex;
+    use vltava_types::{BrokerId, MetadataOffset};
+
+    use super::*;
+    use crate::controller::{ControllerUnavailable, QuorumStatus};
+
+    /// Answers as the script says, one answer a request; silent once it has ended.
+    struct Scripted {
+        script: Mutex<Vec<Answer>>,
+        log: Arc<Mutex<String>>,
+        started_at: Instant,
+        images: watch::Receiver<Arc<ClusterImage>>,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Answer {
+        Epoch(i64),
+        Fenced,
+        Unfenced,
+        Release,
+        Error(ErrorCode),
+        Silence,
+    }
+
+    impl Controller for Scripted {
+        fn images(&self) -> watch::Receiver<Arc<ClusterImage>> {
+            self.images.clone()
+        }
+
+        fn call(
+            &self,
+            request: ControllerRequest,
+            deadline: Instant,
+        ) -> BoxFuture<'_, Result<ControllerResponse, ControllerUnavailable>> {
+            let answer = {
+                let mut script = self.script.lock();
+                if script.is_empty() { Answer::Silence } else { script.remove(0) }
+            };
+            let at = self.started_at.elapsed().as_millis();
+            let refused = |code| ControllerError { code, message: String::new() };
+            let reply = |is_fenced, should_shut_down| {
+                let reply = HeartbeatReply { is_caught_up: true, is_fenced, should_shut_down };
+                ControllerResponse::Heartbeat(Ok(reply))
+            };
+            let (text, response) = match (&request, answer) {
+                (ControllerRequest::RegisterBroker(registration), answer) => {
+                    let text = format!("register, epoch before {}", registration.previous_broker_epoch);
+                    let response = match answer {
+                        Answer::Epoch(epoch) => Ok(BrokerEpoch(epoch)),
+                        Answer::Error(code) => Err(refused(code)),
+                        other => panic!("{other:?} does not answer a registration"),
+                    };
+                    (text, ControllerResponse::RegisterBroker(response))
+                }
+                (ControllerRequest::Heartbeat(heartbeat), answer) => {
+                    let leaving = if heartbeat.want_shutdown { ", leaving" } else { "" };
+                    let text = format!("heartbeat of epoch {}{leaving}", heartbeat.broker_epoch);
+                    let response = match answer {
+                        Answer::Fenced => reply(true, false),
+                        Answer::Unfenced | Answer::Epoch(_) | Answer::Silence => reply(false, false),
+                        Answer::Release => reply(true, true),
+                        Answer::Error(code) => ControllerResponse::Heartbeat(Err(refused(code))),
+                    };
+                    (text, response)
+                }
+                other => panic!("not asked by a lifecycle: {other:?}"),
+            };
+            let _ = writeln!(self.log.lock(), "{at:>5} {text} -> {answer:?}");
+            async move {
+                if matches!(answer, Answer::Silence) {
+                    sleep_until(deadline).await;
+                    return Err(ControllerUnavailable);
+                }
+                Ok(response)
+            }
+            .boxed()
+        }
+
+        fn quorum_status(&self) -> QuorumStatus {
+            unreachable!("a lifecycle does not ask")
+        }
+    }
+
+    struct Logged {
+        log: Arc<Mutex<String>>,
+        started_at: Instant,
+        images: watch::Receiver<Arc<ClusterImage>>,
+    }
+
+    impl Replicas for Logged {
+        fn on_registered(&self, broker_epoch: BrokerEpoch) {
+            let _ = writeln!(self.log.lock(), "      registered as {broker_epoch}");
+        }
+
+        fn set_serving(&self, serving: bool) {
+            let at = self.started_at.elapsed().as_millis();
+            let _ = writeln!(self.log.lock(), "{at:>5} serving: {serving}");
+        }
+
+        fn applied_images(&self) -> watch::Receiver<Arc<ClusterImage>> {
+            self.images.clone()
+        }
+
+        fn offline_log_dirs(&self) -> Vec<DirectoryId> {
+            vec![]
+        }
+
+        fn hosts(&self, _partition: TopicPartition) -> bool {
+            true
+        }
+    }
+
+    /// Runs a lifecycle against the script for some milliseconds, then asks it to leave if told so.
+    async fn check(script: &[Answer], run_ms: u64, leave: bool, expected: Expect) {
+        let settings = LifecycleSettings {
+            heartbeat_interval: Duration::from_millis(500),
+            session_timeout: Duration::from_millis(3000),
+            initial_registration_timeout: Duration::from_secs(60),
+            controlled_shutdown: true,
+            controlled_shutdown_timeout: Duration::from_secs(5),
+        };
+        let log = Arc::new(Mutex::new(String::new()));
+        let started_at = Instant::now();
+        let image = ClusterImage { offset: MetadataOffset(5), ..ClusterImage::default() };
+        let (_image_sender, images) = watch::channel(Arc::new(image));
+        let script = Mutex::new(script.to_vec());
+        let controller = Scripted { script, log: Arc::clone(&log), started_at, images: images.clone() };
+        let replicas = Logged { log: Arc::clone(&log), started_at, images };
+        let endpoint = Endpoint { host: "a".to_owned(), port: 1, security_protocol: "PLAINTEXT".to_owned() };
+        let registration = RegisterBroker {
+            broker_id: BrokerId(1),
+            cluster_id: String::new(),
+            incarnation_id: IncarnationId::ZERO,
+            listeners: BTreeMap::new(),
+            peer: endpoint,
+            rack: None,
+            log_dirs: vec![],
+            is_broker: true,
+            previous_broker_epoch: BrokerEpoch::NONE,
+        };
+        let lifecycle = Lifecycle::start_with(settings, Arc::new(controller), replicas, registration);
+        sleep(Duration::from_millis(run_ms)).await;
+        if leave {
+            let is_released = lifecycle.shut_down().await;
+            let _ = writeln!(log.lock(), "released: {is_released}");
+        }
+        let _ = writeln!(log.lock(), "{:?}", *lifecycle.state().borrow());
+        expected.assert_eq(&log.lock());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn registers_until_taken_and_beats_faster_while_fenced() {
+        use Answer::*;
+        let script =
+            [Error(ErrorCode::DuplicateBrokerRegistration), Epoch(7), Fenced, Fenced, Unfenced, Unfenced, Unfenced];
+        check(
+            &script,
+            1200,
+            false,
+            expect![[r#"
+                0 register, epoch before -1 -> Error(DuplicateBrokerRegistration)
+              200 register, epoch before -1 -> Epoch(7)
+                  registered as 7
+              200 heartbeat of epoch 7 -> Fenced
+              200 serving: true
+              250 heartbeat of epoch 7 -> Fenced
+              300 heartbeat of epoch 7 -> Unfenced
+              800 heartbeat of epoch 7 -> Unfenced
+            Running
+        "#]],
+        )
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn registers_again_when_forgotten_and_claims_to_continue() {
+        use Answer::*;
+        let script = [Epoch(7), Unfenced, Error(ErrorCode::StaleBrokerEpoch), Epoch(9), Unfenced];
+        check(
+            &script,
+            700,
+            false,
+            expect![[r#"
+                0 register, epoch before -1 -> Epoch(7)
+                  registered as 7
+                0 heartbeat of epoch 7 -> Unfenced
+                0 serving: true
+              500 heartbeat of epoch 7 -> Error(StaleBrokerEpoch)
+              500 register, epoch before 7 -> Epoch(9)
+                  registered as 9
+              500 heartbeat of epoch 9 -> Unfenced
+            Running
+        "#]],
+        )
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trap_15_stops_serving_when_the_session_has_run_out() {
+        use Answer::*;
+        let script = [Epoch(7), Unfenced, Unfenced, Silence, Silence, Silence, Unfenced];
+        check(
+            &script,
+            4500,
+            false,
+            expect![[r#"
+                0 register, epoch before -1 -> Epoch(7)
+                  registered as 7
+                0 heartbeat of epoch 7 -> Unfenced
+                0 serving: true
+              500 heartbeat of epoch 7 -> Unfenced
+             1000 heartbeat of epoch 7 -> Silence
+             2500 heartbeat of epoch 7 -> Silence
+             3500 serving: false
+             3550 heartbeat of epoch 7 -> Silence
+            Fenced
+        "#]],
+        )
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trap_30_waits_until_the_controller_lets_it_go() {
+        use Answer::*;
+        check(
+            &[Epoch(7), Unfenced, Unfenced, Fenced, Release],
+            400,
+            true,
+            expect![[r#"
+                0 register, epoch before -1 -> Epoch(7)
+                  registered as 7
+                0 heartbeat of epoch 7 -> Unfenced
+                0 serving: true
+              400 heartbeat of epoch 7, leaving -> Unfenced
+              450 heartbeat of epoch 7, leaving -> Fenced
+              500 heartbeat of epoch 7, leaving -> Release
+            released: true
+            Stopped
+        "#]],
+        )
+        .await;
+        check(
+            &[Epoch(7), Unfenced, Silence],
+            400,
+            true,
+            expect![[r#"
+                0 register, epoch before -1 -> Epoch(7)
+                  registered as 7
+                0 heartbeat of epoch 7 -> Unfenced
+                0 serving: true
+              400 heartbeat of epoch 7, leaving -> Silence
+             1450 heartbeat of epoch 7, leaving -> Silence
+             2500 heartbeat of epoch 7, leaving -> Silence
+             3000 serving: false
+             3550 heartbeat of epoch 7, leaving -> Silence
+             4600 heartbeat of epoch 7, leaving -> Silence
+            released: false
+            ShuttingDown
+        "#]],
+        )
+        .await;
+    }
+}
