@@ -52,7 +52,7 @@ pub trait ControllerHandler: Send + Sync + 'static {
 
 /// Adds the controller service to a plane.
 pub fn add_routes<H: ControllerHandler>(routes: Routes, handler: Arc<H>) -> Routes {
-    routes.add(
+    routes.with(
         messages::controller_server::ControllerServer::new(Service { handler })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),

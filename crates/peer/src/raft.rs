@@ -61,7 +61,7 @@ pub trait RaftHandler: Send + Sync + 'static {
 
 /// Adds the Raft service to a plane.
 pub fn add_routes<H: RaftHandler>(routes: Routes, handler: Arc<H>) -> Routes {
-    routes.add(
+    routes.with(
         messages::raft_server::RaftServer::new(Service { handler })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),

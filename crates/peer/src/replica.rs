@@ -109,7 +109,7 @@ pub trait ReplicaHandler: Send + Sync + 'static {
 
 /// Adds the replica service to a plane.
 pub fn add_routes<H: ReplicaHandler>(routes: Routes, handler: Arc<H>) -> Routes {
-    routes.add(
+    routes.with(
         messages::replica_server::ReplicaServer::new(Service { handler })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),

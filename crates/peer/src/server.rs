@@ -54,7 +54,7 @@ impl Routes {
 
     /// Adds a generated service.
     #[must_use]
-    pub fn add<S>(mut self, service: S) -> Self
+    pub fn with<S>(mut self, service: S) -> Self
     where
         S: NamedService
             + Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>

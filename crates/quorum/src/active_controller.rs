@@ -102,7 +102,9 @@ impl ActiveController {
                 biased;
                 changed = metrics.changed() => changed.ok()?,
                 request = self.requests.recv() => refuse(request?),
-                event = self.events.recv() => drop(event?),
+                event = self.events.recv() => {
+                    event?;
+                }
             }
         }
     }

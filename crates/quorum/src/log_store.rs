@@ -228,7 +228,7 @@ impl Disk {
             file_delete_delay_ms: 0,
             ..LogConfig::default()
         });
-        let log = if fs::metadata(&directory.join(STATE_FILE)).is_ok() {
+        let log = if fs::metadata(directory.join(STATE_FILE)).is_ok() {
             Self::open_log(&directory, config)?
         } else {
             remove_unused(&directory)?;

@@ -37,7 +37,7 @@ pub(crate) struct StateFile {
 impl StateFile {
     /// Reads the file of this directory; in a directory without one, takes a new identity and makes it durable first.
     pub fn open_or_create(directory: &Path, node_id: u64) -> io::Result<Self> {
-        let text = match fs::read_to_string(&path(directory)) {
+        let text = match fs::read_to_string(path(directory)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let state = Self {

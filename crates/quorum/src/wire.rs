@@ -13,6 +13,9 @@ pub(crate) fn vote_to_wire(vote: &Vote) -> wire::Vote {
 
 pub(crate) fn vote_from_wire(vote: Option<wire::Vote>) -> Result<Vote, CallError> {
     let vote = vote.ok_or_else(|| malformed("a message without a vote"))?;
+    if i32::try_from(vote.term).is_err() {
+        return Err(malformed("a term out of range"));
+    }
     Ok(if vote.committed { Vote::new_committed(vote.term, vote.node_id) } else { Vote::new(vote.term, vote.node_id) })
 }
 
@@ -20,8 +23,13 @@ pub(crate) fn log_id_to_wire(log_id: &LogId) -> wire::LogId {
     wire::LogId { term: term_of(log_id), index: log_id.index }
 }
 
-pub(crate) fn log_id_from_wire(id: &wire::LogId) -> LogId {
-    log_id(id.term, id.index)
+/// Bounded like the offsets and leader epochs that log ids become on disk.
+pub(crate) fn log_id_from_wire(id: Option<&wire::LogId>) -> Result<Option<LogId>, CallError> {
+    match id {
+        None => Ok(None),
+        Some(id) if i32::try_from(id.term).is_ok() && id.index < i64::MAX as u64 => Ok(Some(log_id(id.term, id.index))),
+        Some(_) => Err(malformed("a log id out of range")),
+    }
 }
 
 pub(crate) fn append_to_wire(
@@ -44,16 +52,15 @@ pub(crate) fn append_to_wire(
 pub(crate) fn append_from_wire(
     request: wire::AppendEntriesRequest,
 ) -> Result<AppendEntriesRequest<TypeConfig>, CallError> {
-    let prev_log_id = request.previous_log_id.as_ref().map(log_id_from_wire);
+    let prev_log_id = log_id_from_wire(request.previous_log_id.as_ref())?;
     let mut entries = Vec::with_capacity(request.entries.len());
-    // A gap would make OpenRaft's own assertions fail.
-    let mut next_index = prev_log_id.map_or(0, |previous| previous.index + 1);
-    for entry in request.entries {
-        let log_id = entry.log_id.as_ref().map(log_id_from_wire).ok_or_else(|| malformed("an entry without an id"))?;
-        if log_id.index != next_index {
+    let first_index = prev_log_id.map_or(0, |previous| previous.index + 1);
+    for (expected_index, entry) in (first_index..).zip(request.entries) {
+        let log_id = log_id_from_wire(entry.log_id.as_ref())?.ok_or_else(|| malformed("an entry without an id"))?;
+        // A gap would make OpenRaft's own assertions fail.
+        if log_id.index != expected_index {
             return Err(malformed("entries with a gap"));
         }
-        next_index += 1;
         let payload = decode_payload(entry.payload).map_err(|error| CallError::Refused(error.to_string()))?;
         entries.push(Entry { log_id, payload });
     }
@@ -61,7 +68,7 @@ pub(crate) fn append_from_wire(
         vote: vote_from_wire(request.vote)?,
         prev_log_id,
         entries,
-        leader_commit: request.leader_commit.as_ref().map(log_id_from_wire),
+        leader_commit: log_id_from_wire(request.leader_commit.as_ref())?,
     })
 }
 
@@ -83,7 +90,7 @@ pub(crate) fn appended_from_wire(
     Ok(match response.outcome.ok_or_else(|| malformed("an answer without an outcome"))? {
         wire::Outcome::Success(_) => AppendEntriesResponse::Success,
         wire::Outcome::PartialSuccess(partial) => {
-            AppendEntriesResponse::PartialSuccess(partial.log_id.as_ref().map(log_id_from_wire))
+            AppendEntriesResponse::PartialSuccess(log_id_from_wire(partial.log_id.as_ref())?)
         }
         wire::Outcome::Conflict(_) => AppendEntriesResponse::Conflict,
         wire::Outcome::HigherVote(vote) => AppendEntriesResponse::HigherVote(vote_from_wire(Some(vote))?),
@@ -100,7 +107,7 @@ pub(crate) fn vote_request_to_wire(envelope: wire::Envelope, request: &VoteReque
 }
 
 pub(crate) fn vote_request_from_wire(request: wire::VoteRequest) -> Result<VoteRequest<TypeConfig>, CallError> {
-    let last_log_id = request.last_log_id.as_ref().map(log_id_from_wire);
+    let last_log_id = log_id_from_wire(request.last_log_id.as_ref())?;
     let mut vote = VoteRequest::new(vote_from_wire(request.vote)?, last_log_id);
     vote.leadership_transfer = request.leadership_transfer;
     Ok(vote)
@@ -115,7 +122,7 @@ pub(crate) fn voted_to_wire(response: &VoteResponse<TypeConfig>) -> wire::VoteRe
 }
 
 pub(crate) fn voted_from_wire(response: wire::VoteResponse) -> Result<VoteResponse<TypeConfig>, CallError> {
-    let last_log_id = response.last_log_id.as_ref().map(log_id_from_wire);
+    let last_log_id = log_id_from_wire(response.last_log_id.as_ref())?;
     Ok(VoteResponse::new(vote_from_wire(response.vote)?, last_log_id, response.granted))
 }
 
@@ -134,7 +141,7 @@ pub(crate) fn transfer_to_wire(
 pub(crate) fn transfer_from_wire(
     request: wire::TransferLeaderRequest,
 ) -> Result<TransferLeaderRequest<TypeConfig>, CallError> {
-    let last_log_id = request.last_log_id.as_ref().map(log_id_from_wire);
+    let last_log_id = log_id_from_wire(request.last_log_id.as_ref())?;
     Ok(TransferLeaderRequest::new(vote_from_wire(request.from_leader)?, request.to_node_id, last_log_id))
 }
 
