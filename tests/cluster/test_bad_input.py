@@ -106,6 +106,8 @@ def test_hostile_lengths_in_every_request_type(broker):
     for key, (low, high) in sorted(ranges.items()):
         for version in {low, (low + high) // 2, high}:
             for body in [*bodies, *(generator.randbytes(generator.randrange(200)) for _ in range(6))]:
+                if key == wire.UNREGISTER_BROKER and b"\0\0\0\x01" in body:
+                    continue  # Nothing hostile: it would send broker 1 away.
                 for prefix in (b"", b"\0", b"\0\x02a", b"\0\x01a\0\0"):
                     frame = struct.pack(">hhih", key, version, 7, -1) + prefix + body
                     with socket.create_connection(("127.0.0.1", broker.port), 5) as thrown:
@@ -176,7 +178,7 @@ def test_impossible_topics_are_refused_with_the_right_error(broker):
         "long": (NewTopic("x" * 250, 1, 1), "INVALID_TOPIC_EXCEPTION"),
         "slash": (NewTopic("a/../b", 1, 1), "INVALID_TOPIC_EXCEPTION"),
         "replicas": (NewTopic("replicas", 1, 5), "INVALID_REPLICATION_FACTOR"),
-        "assignment": (NewTopic("assignment", replica_assignment=[[7]]), "INVALID_REPLICA_ASSIGNMENT"),
+        "assignment": (NewTopic("assignment", num_partitions=-1, replica_assignment=[[7]]), "INVALID_REPLICA_ASSIGNMENT"),
         "config": (NewTopic("config", 1, 1, config={"no.such.config": "1"}), "INVALID_CONFIG"),
         "value": (NewTopic("value", 1, 1, config={"retention.ms": "soon"}), "INVALID_CONFIG"),
         "exists": (NewTopic("victim", 1, 1), "TOPIC_ALREADY_EXISTS"),

@@ -13,7 +13,9 @@ TOPIC = "zombie"
 
 def test_a_stopped_leader_acknowledges_nothing_truncates_and_rejoins(cluster, report):
     create_topic(cluster, TOPIC)
-    producer = RunningProducer(cluster.bootstrap, TOPIC, per_second=500).start()
+    # What is under way to a broker that stands still is given up after these times only.
+    patience = {"socket.timeout.ms": 2_000, "request.timeout.ms": 1_500}
+    producer = RunningProducer(cluster.bootstrap, TOPIC, per_second=500, **patience).start()
     wait_for("the first records", lambda: producer.produced_after(0.0, 0))
     zombie = cluster.leader(TOPIC)
     # Opened before the stop: what is sent on these lies in the socket until the zombie wakes.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
-use vltava_host::fs;
+use vltava_host::{fs, net};
 
 use crate::ClusterArguments;
 use crate::settings::split_override;
@@ -27,6 +27,7 @@ pub fn run(arguments: &ClusterArguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
+        check_ports(arguments).await?;
         let mut brokers = Vec::with_capacity(plans.len());
         for plan in plans {
             brokers.push(Broker::start(plan).await?);
@@ -82,6 +83,8 @@ fn plan(arguments: &ClusterArguments) -> anyhow::Result<Vec<Plan>> {
             ("controller.quorum.voters", voters.join(",")),
             ("log.dirs", directory.join("data").display().to_string()),
             ("default.replication.factor", count.min(3).to_string()),
+            // When all stop at once, the last ones have nobody left to hand over to.
+            ("vltava.controlled.shutdown.timeout.ms", "5000".to_owned()),
             // An acknowledged record is on two brokers at least, wherever there are three.
             ("min.insync.replicas", if count >= 3 { "2" } else { "1" }.to_owned()),
         ];
@@ -97,6 +100,16 @@ fn plan(arguments: &ClusterArguments) -> anyhow::Result<Vec<Plan>> {
         Plan { node_id, client_port, properties, directory, log_file }
     });
     Ok(plans.collect())
+}
+
+/// Someone else's broker on one of our ports would answer in the place of ours.
+async fn check_ports(arguments: &ClusterArguments) -> anyhow::Result<()> {
+    for port in arguments.base_port..arguments.base_port + 2 * arguments.brokers {
+        if let Err(error) = net::bind(&arguments.host.to_string(), port).await {
+            bail!("port {port} cannot be used ({error}): choose another --base-port");
+        }
+    }
+    Ok(())
 }
 
 /// Backslashes are the only characters of our values that the format would take for something else.
@@ -310,6 +323,7 @@ mod tests {
             controller.quorum.voters=1@127.0.0.1:9095,2@127.0.0.1:9096,3@127.0.0.1:9097
             log.dirs=/d/broker-3/data
             default.replication.factor=3
+            vltava.controlled.shutdown.timeout.ms=5000
             min.insync.replicas=1
             log.retention.hours=1
         "#]]

@@ -8,6 +8,7 @@ mod alter_configs;
 mod alter_partition_reassignments;
 pub(crate) mod api_versions;
 mod authorized_operations;
+mod catch_up;
 mod config_resources;
 mod create_partitions;
 mod create_topics;
@@ -150,7 +151,9 @@ handlers! {
 /// Begins a request, in the order of its connection.
 pub async fn dispatch(context: &RequestContext<'_>, header: &Header, body: Bytes) -> Result<Answer, Refusal> {
     if header.api == ApiKey::Produce {
-        return produce::begin(context, header, frame::decode_body(header, body)?);
+        let request = frame::decode_body(header, body)?;
+        let image = catch_up::image_for_produce(context, &request).await;
+        return produce::begin(&RequestContext { image, ..*context }, header, request);
     }
     handle(context, header, body).await
 }
