@@ -1,0 +1,156 @@
+//! Simulated brokers, and the hands that crash and cut them off.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use vltava::node::Node;
+use vltava_broker::config::BrokerConfig;
+
+/// Where simulated time begins: 2026-01-01T00:00:00Z.
+const EPOCH_SECONDS: u64 = 1_767_225_600;
+
+/// One turmoil step. Smaller steps cost more and show nothing new: messages take at least one.
+const TICK: Duration = Duration::from_millis(1);
+
+const CLIENT_PORT: u16 = 9092;
+const CONTROLLER_PORT: u16 = 9093;
+
+/// What to simulate.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    pub seed: u64,
+    /// Each votes and serves.
+    pub brokers: u16,
+    /// How much simulated time may pass before the run counts as stuck.
+    pub duration: Duration,
+    /// Kafka's property names, over the simulation's defaults, for every broker.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl ClusterOptions {
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed, brokers: 3, duration: Duration::from_secs(120), properties: BTreeMap::new() }
+    }
+}
+
+/// A cluster on a simulated network, with one disk and one clock per broker.
+pub struct Cluster {
+    sim: turmoil::Sim<'static>,
+    brokers: u16,
+}
+
+impl Cluster {
+    /// Creates the hosts. Nothing runs before the first step.
+    #[must_use]
+    pub fn new(options: &ClusterOptions) -> Self {
+        vltava_host::random::seed(options.seed);
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(options.seed)
+            .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_SECONDS))
+            .simulation_duration(options.duration)
+            .tick_duration(TICK)
+            .min_message_latency(TICK)
+            .max_message_latency(Duration::from_millis(5))
+            // A segment is one write of a sender: HTTP/2 sends many small ones before it reads.
+            .tcp_capacity(65_536)
+            .build();
+        for id in 1..=options.brokers {
+            let properties = properties(id, options);
+            sim.host(host_name(id), move || run_broker(properties.clone(), host_name(id)));
+        }
+        Self { sim, brokers: options.brokers }
+    }
+
+    /// Adds a client. The simulation ends when all clients have.
+    pub fn client(&mut self, name: &str, client: impl Future<Output = turmoil::Result> + 'static) {
+        self.sim.client(name, client);
+    }
+
+    /// The addresses that clients start from.
+    #[must_use]
+    pub fn bootstrap(&self) -> String {
+        let addresses: Vec<String> = (1..=self.brokers).map(|id| format!("{}:{CLIENT_PORT}", host_name(id))).collect();
+        addresses.join(",")
+    }
+
+    /// Lets one tick pass. True when all clients have ended.
+    pub fn step(&mut self) -> turmoil::Result<bool> {
+        self.sim.step()
+    }
+
+    /// Steps until all clients have ended.
+    pub fn run(&mut self) -> turmoil::Result {
+        self.sim.run()
+    }
+
+    /// Simulated time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.sim.elapsed()
+    }
+
+    /// Power loss: the broker is gone at once, and so is what it had not synced.
+    pub fn crash(&mut self, broker: i32) {
+        self.sim.crash(broker_name(broker));
+    }
+
+    /// Starts a crashed broker on what is left of its disk.
+    pub fn restart(&mut self, broker: i32) {
+        self.sim.bounce(broker_name(broker));
+    }
+
+    /// Cuts a broker off from the other brokers; clients still reach it.
+    pub fn isolate(&mut self, broker: i32) {
+        for other in self.others(broker) {
+            self.sim.partition(broker_name(broker), broker_name(other));
+        }
+    }
+
+    /// Undoes [`Cluster::isolate`].
+    pub fn heal(&mut self, broker: i32) {
+        for other in self.others(broker) {
+            self.sim.repair(broker_name(broker), broker_name(other));
+        }
+    }
+
+    fn others(&self, broker: i32) -> Vec<i32> {
+        (1..=i32::from(self.brokers)).filter(|other| *other != broker).collect()
+    }
+}
+
+fn host_name(id: u16) -> String {
+    format!("broker-{id}")
+}
+
+fn broker_name(id: i32) -> String {
+    format!("broker-{id}")
+}
+
+fn properties(id: u16, options: &ClusterOptions) -> BTreeMap<String, String> {
+    let voters: Vec<String> =
+        (1..=options.brokers).map(|voter| format!("{voter}@{}:{CONTROLLER_PORT}", host_name(voter))).collect();
+    let name = host_name(id);
+    let mut properties: BTreeMap<String, String> = [
+        ("node.id", id.to_string()),
+        ("process.roles", "broker,controller".to_owned()),
+        ("listeners", format!("PLAINTEXT://0.0.0.0:{CLIENT_PORT},CONTROLLER://0.0.0.0:{CONTROLLER_PORT}")),
+        ("advertised.listeners", format!("PLAINTEXT://{name}:{CLIENT_PORT}")),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned()),
+        ("controller.listener.names", "CONTROLLER".to_owned()),
+        ("controller.quorum.voters", voters.join(",")),
+        ("log.dirs", "/data".to_owned()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect();
+    properties.extend(options.properties.clone());
+    properties
+}
+
+async fn run_broker(properties: BTreeMap<String, String>, host: String) -> turmoil::Result {
+    let read = BrokerConfig::from_properties(&properties, &host)?;
+    let mut node = Node::start(read.config).await?;
+    Err(node.failed().await.into())
+}
