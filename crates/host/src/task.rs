@@ -22,7 +22,11 @@ where
     #[cfg(not(vltava_sim))]
     return match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and this task with it.
+            Err(_cancelled) => std::future::pending().await,
+        },
     };
     #[cfg(vltava_sim)]
     return work();

@@ -72,8 +72,13 @@ enum Written {
     Refused,
 }
 
-/// This node does not lead, or not in the same term any more.
-struct Deposed;
+/// Why this node decides nothing any more.
+enum Ended {
+    /// It does not lead, or not in the same term.
+    Deposed,
+    /// Raft has stopped for good.
+    Stopped,
+}
 
 impl ActiveController {
     pub async fn run(mut self) {
@@ -82,8 +87,11 @@ impl ActiveController {
                 return;
             };
             tracing::info!(term, "this node is the active controller");
-            let Deposed = self.lead(term).await;
+            let ended = self.lead(term).await;
             tracing::info!(term, "this node is no longer the active controller");
+            if matches!(ended, Ended::Stopped) {
+                return;
+            }
         }
     }
 
@@ -109,17 +117,17 @@ impl ActiveController {
         }
     }
 
-    async fn lead(&mut self, term: u64) -> Deposed {
+    async fn lead(&mut self, term: u64) -> Ended {
         // Formed in an entry of its own: until the NoOp is applied, the image may not tell of a cluster that exists.
         let mut image = match self.propose(term, vec![MetadataRecord::NoOp]).await {
             Ok(image) => image,
-            Err(deposed) => return deposed,
+            Err(ended) => return ended,
         };
         let formation = self.controller.form_cluster(&image, &self.identity.cluster_id());
         if !formation.is_empty() {
             image = match self.propose(term, formation).await {
                 Ok(image) => image,
-                Err(deposed) => return deposed,
+                Err(ended) => return ended,
             };
         }
         for broker_id in self.controller.on_elected(&image, self.now_ms()) {
@@ -131,35 +139,35 @@ impl ActiveController {
         let mut batch = Vec::new();
         loop {
             if !self.leads(term) {
-                return Deposed;
+                return Ended::Deposed;
             }
             image = self.images.borrow().clone();
             tokio::select! {
                 biased;
                 changed = metrics.changed() => {
                     if changed.is_err() {
-                        return Deposed;
+                        return Ended::Stopped;
                     }
                 }
                 event = self.events.recv() => {
-                    let Some(event) = event else { return Deposed };
+                    let Some(event) = event else { return Ended::Stopped };
                     let records = self.on_event(&image, &event);
-                    if self.propose_if_any(term, records).await.is_err() {
-                        return Deposed;
+                    if let Err(ended) = self.propose_if_any(term, records).await {
+                        return ended;
                     }
                 }
                 _ = ticks.tick() => {
                     let records = self.controller.tick(&image, self.now_ms());
-                    if self.propose_if_any(term, records).await.is_err() {
-                        return Deposed;
+                    if let Err(ended) = self.propose_if_any(term, records).await {
+                        return ended;
                     }
                 }
                 count = self.requests.recv_many(&mut batch, MAX_BATCH) => {
                     if count == 0 {
-                        return Deposed;
+                        return Ended::Stopped;
                     }
-                    if self.decide(term, &image, &mut batch).await.is_err() {
-                        return Deposed;
+                    if let Err(ended) = self.decide(term, &image, &mut batch).await {
+                        return ended;
                     }
                 }
             }
@@ -167,7 +175,7 @@ impl ActiveController {
     }
 
     /// Decides a batch of requests as one entry.
-    async fn decide(&mut self, term: u64, image: &ClusterImage, batch: &mut Vec<Request>) -> Result<(), Deposed> {
+    async fn decide(&mut self, term: u64, image: &ClusterImage, batch: &mut Vec<Request>) -> Result<(), Ended> {
         let now_ms = self.now_ms();
         let mut scratch = image.clone();
         let mut records = Vec::new();
@@ -224,7 +232,7 @@ impl ActiveController {
         });
     }
 
-    async fn propose_if_any(&mut self, term: u64, records: Vec<MetadataRecord>) -> Result<(), Deposed> {
+    async fn propose_if_any(&mut self, term: u64, records: Vec<MetadataRecord>) -> Result<(), Ended> {
         if records.is_empty() {
             return Ok(());
         }
@@ -233,7 +241,7 @@ impl ActiveController {
 
     /// Commits and applies records, and returns an image that contains them. An error leaves open whether they
     /// will be.
-    async fn propose(&mut self, term: u64, records: Vec<MetadataRecord>) -> Result<Arc<ClusterImage>, Deposed> {
+    async fn propose(&mut self, term: u64, records: Vec<MetadataRecord>) -> Result<Arc<ClusterImage>, Ended> {
         let set = RecordSet { term, records: Bytes::from(codec::encode_records(&records)) };
         loop {
             match self.write(term, set.clone()).await? {
@@ -244,7 +252,7 @@ impl ActiveController {
     }
 
     /// Writes one entry, or learns that Raft would not even append it, and waits as long as this node leads.
-    async fn write(&mut self, term: u64, set: RecordSet) -> Result<Written, Deposed> {
+    async fn write(&mut self, term: u64, set: RecordSet) -> Result<Written, Ended> {
         let raft = self.raft.clone();
         let mut metrics = raft.metrics();
         let write = raft.client_write(set);
@@ -255,7 +263,7 @@ impl ActiveController {
                 written = &mut write => {
                     let error = match written {
                         Ok(response) if response.data == Applied::Replayed => return Ok(Written::Applied),
-                        Ok(_) => return Err(Deposed),
+                        Ok(_) => return Err(Ended::Deposed),
                         Err(error) => error,
                     };
                     // A leader whose majority has not answered for a while, or not yet, takes no entries.
@@ -264,11 +272,15 @@ impl ActiveController {
                         return Ok(Written::Refused);
                     }
                     tracing::info!(term, %error, "an entry was not committed");
-                    return Err(Deposed);
+                    let is_fatal = matches!(error, RaftError::Fatal(_));
+                    return Err(if is_fatal { Ended::Stopped } else { Ended::Deposed });
                 }
                 changed = metrics.changed() => {
-                    if changed.is_err() || !self.leads(term) {
-                        return Err(Deposed);
+                    if changed.is_err() {
+                        return Err(Ended::Stopped);
+                    }
+                    if !self.leads(term) {
+                        return Err(Ended::Deposed);
                     }
                 }
             }

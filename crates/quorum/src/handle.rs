@@ -216,6 +216,20 @@ impl Handle {
         status(&self.inner.identity, &self.inner.raft.metrics().borrow_watched().clone())
     }
 
+    /// Waits until this member has failed for good, as when its disk does, and says why. Whoever runs it should end the
+    /// process: a node without metadata serves nobody.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "raft has ended".to_owned();
+            }
+        }
+    }
+
     /// Leaves in order: hands leadership over if this node leads, then stops.
     pub async fn shutdown(&self) {
         self.inner.hand_over().await;

@@ -12,10 +12,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 use vltava_metadata::Endpoint;
 use vltava_peer::CallError;
 use vltava_peer::raft::Envelope;
@@ -77,6 +79,23 @@ impl Identity {
     /// Whether this node's own log says that this directory may vote.
     pub fn may_stand_for_election(&self) -> bool {
         self.membership().is_some_and(|membership| is_recorded_voter(&membership, self.node_id, self.directory_id))
+    }
+
+    /// Waits a moment for that to become true: what is published of the membership may lag behind Raft's own view.
+    pub async fn wait_to_stand_for_election(&self, patience: Duration) -> bool {
+        let Some(raft) = self.raft.get() else {
+            return false;
+        };
+        let mut metrics = raft.metrics();
+        let recorded = async {
+            while !self.may_stand_for_election() {
+                if metrics.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        timeout(patience, recorded).await.unwrap_or(false)
     }
 
     /// Where a node answers: as configured, else as the membership records it.

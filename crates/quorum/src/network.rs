@@ -27,6 +27,9 @@ use crate::wire;
 /// An append is answered when the follower's disk has it, which may take longer than a heartbeat interval.
 const MIN_APPEND_DEADLINE: Duration = Duration::from_millis(1000);
 
+/// How long a candidacy waits for this node's own membership to be published.
+const CANDIDATE_PATIENCE: Duration = Duration::from_millis(50);
+
 /// Makes the clients of one node.
 pub(crate) struct Network {
     pub identity: Arc<Identity>,
@@ -67,8 +70,8 @@ impl PeerConnection {
     }
 
     /// The second rule of [`crate::identity`].
-    fn check_candidate(&self) -> Result<(), RPCError<TypeConfig>> {
-        if self.identity.may_stand_for_election() {
+    async fn check_candidate(&self) -> Result<(), RPCError<TypeConfig>> {
+        if self.identity.wait_to_stand_for_election(CANDIDATE_PATIENCE).await {
             return Ok(());
         }
         Err(RPCError::Unreachable(Unreachable::from_string("this directory is not recorded as a voter")))
@@ -94,7 +97,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.check_candidate()?;
+        self.check_candidate().await?;
         let request = wire::vote_request_to_wire(self.envelope(), &request);
         let response = self.client().vote(request, option.hard_ttl()).await.map_err(unreachable)?;
         wire::voted_from_wire(response).map_err(unreachable)
@@ -105,7 +108,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.check_candidate()?;
+        self.check_candidate().await?;
         let request = wire::vote_request_to_wire(self.envelope(), &request);
         let response = self.client().pre_vote(request, option.hard_ttl()).await.map_err(unreachable)?;
         wire::voted_from_wire(response).map_err(unreachable)

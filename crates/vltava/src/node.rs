@@ -90,12 +90,16 @@ impl Node {
 impl Node {
     /// Waits until a part of the node has failed for good.
     pub async fn failed(&mut self) -> anyhow::Error {
-        match &self.broker {
-            None => std::future::pending().await,
-            Some(broker) => {
-                broker.replicas.failed().await;
-                anyhow::anyhow!("no log directory works any more")
+        let logs_failed = async {
+            match &self.broker {
+                None => std::future::pending().await,
+                Some(broker) => broker.replicas.failed().await,
             }
+        };
+        tokio::select! {
+            biased;
+            reason = self.quorum.failed() => anyhow::anyhow!("the metadata quorum's member failed: {reason}"),
+            () = logs_failed => anyhow::anyhow!("no log directory works any more"),
         }
     }
 
