@@ -524,9 +524,10 @@ fn status(identity: &Identity, metrics: &RaftMetrics) -> QuorumStatus {
             last_caught_up: last_fetch.filter(|_| is_leader && is_caught_up),
         }
     };
-    let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
-    let (voting, observing): (Vec<_>, Vec<_>) =
-        metrics.membership_config.nodes().partition(|(node_id, _)| voters.contains(node_id));
+    // What is committed. During a change of voters, those who vote before and after it.
+    let membership = &metrics.committed_membership_config;
+    let is_voter = |node_id: &u64| membership.get_joint_config().iter().all(|voters| voters.contains(node_id));
+    let (voting, observing): (Vec<_>, Vec<_>) = membership.nodes().partition(|(node_id, _)| is_voter(node_id));
     let list = |nodes: Vec<(&u64, &types::Member)>| {
         nodes.into_iter().map(|(node_id, member)| replica(*node_id, member)).collect()
     };

@@ -348,6 +348,32 @@ async fn trap_13_a_wiped_founder_does_not_found_another_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_everything_is_refilled_from_a_snapshot() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]).await;
+    cluster.start_all().await;
+    let epoch = register(cluster.handle(2), 2, 1).await;
+    for _ in 0..150 {
+        allocate(cluster.handle(2), 2, epoch).await;
+    }
+    cluster.kill(3).await;
+    cluster.wipe(3);
+    cluster.start(3).await;
+    let last = allocate(cluster.handle(3), 2, epoch).await;
+    cluster.converge().await;
+    let checkpoints = std::fs::read_dir(cluster.directory(3).join("__cluster_metadata-0"))
+        .expect("the directory is there")
+        .filter(|entry| {
+            let path = entry.as_ref().expect("readable").path();
+            path.extension().is_some_and(|extension| extension == "checkpoint")
+        });
+    assert_eq!(checkpoints.count(), 1);
+    cluster.kill(3).await;
+    cluster.start(3).await;
+    assert!(allocate(cluster.handle(3), 2, epoch).await > last);
+    cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_founded_before_every_voter_was_asked() {
     let mut cluster = Cluster::new(&[1, 2, 3], &[]).await;
     cluster.start(1).await;
