@@ -178,7 +178,7 @@ def test_impossible_topics_are_refused_with_the_right_error(broker):
         "long": (NewTopic("x" * 250, 1, 1), "INVALID_TOPIC_EXCEPTION"),
         "slash": (NewTopic("a/../b", 1, 1), "INVALID_TOPIC_EXCEPTION"),
         "replicas": (NewTopic("replicas", 1, 5), "INVALID_REPLICATION_FACTOR"),
-        "assignment": (NewTopic("assignment", num_partitions=-1, replica_assignment=[[7]]), "INVALID_REPLICA_ASSIGNMENT"),
+        "assignment": (NewTopic("assignment", 1, replica_assignment=[[7]]), "INVALID_REPLICA_ASSIGNMENT"),
         "config": (NewTopic("config", 1, 1, config={"no.such.config": "1"}), "INVALID_CONFIG"),
         "value": (NewTopic("value", 1, 1, config={"retention.ms": "soon"}), "INVALID_CONFIG"),
         "exists": (NewTopic("victim", 1, 1), "TOPIC_ALREADY_EXISTS"),

@@ -163,16 +163,16 @@ def metadata(connection: Connection, topics: list[str]) -> dict:
 
 
 def quorum_leader(connection: Connection) -> int:
-    """The node that leads the metadata quorum, as DescribeQuorum has it."""
+    """The node that leads the metadata quorum, as DescribeQuorum has it; -1 while there is none."""
     body = uvarint(2) + compact_string("__cluster_metadata") + uvarint(2) + struct.pack(">i", 0) + b"\0\0\0"
     reader = connection.call(DESCRIBE_QUORUM, 0, body, flexible=True)
-    assert reader.int16() == 0, "DescribeQuorum failed"
-    assert reader.uvarint() == 2
+    if reader.int16() != 0 or reader.uvarint() != 2:
+        return -1
     reader.compact_string()
-    assert reader.uvarint() == 2
+    if reader.uvarint() != 2:
+        return -1
     reader.int32()
-    assert reader.int16() == 0, "DescribeQuorum failed for the partition"
-    return reader.int32()
+    return reader.int32() if reader.int16() == 0 else -1
 
 
 def reassign(connection: Connection, topic: str, partition: int, replicas: list[int]) -> str:

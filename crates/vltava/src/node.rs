@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::watch;
 use vltava_broker::Broker;
 use vltava_broker::config::{BrokerConfig, HostPort, Listener, SecurityProtocol};
 use vltava_broker::controller::Controller;
-use vltava_broker::lifecycle::Lifecycle;
+use vltava_broker::lifecycle::{BrokerState, Lifecycle};
 use vltava_broker::replica_manager::ReplicaManager;
 use vltava_broker::server::Server;
 use vltava_host::task::JoinHandle;
@@ -44,7 +45,7 @@ pub struct Node {
 
 /// What accepts connections.
 struct Listeners {
-    clients: Server,
+    clients: Arc<Server>,
     /// The listener that only other nodes use, where there is one.
     peers: Option<JoinHandle<()>>,
 }
@@ -53,6 +54,8 @@ struct Listeners {
 struct RunningBroker {
     replicas: Arc<ReplicaManager>,
     lifecycle: Lifecycle,
+    /// Lets clients in.
+    opening: JoinHandle<()>,
 }
 
 impl Node {
@@ -80,8 +83,9 @@ impl Node {
             replicas.set(Arc::clone(&manager));
             let lifecycle = Lifecycle::start(&config, &controller, &manager, incarnation_id);
             let broker = Broker::new(config, controller, Arc::clone(&manager));
-            node.listeners.clients.open(broker);
-            node.broker = Some(RunningBroker { replicas: manager, lifecycle });
+            let opening =
+                task::spawn(open_when_running(lifecycle.state(), Arc::clone(&node.listeners.clients), broker));
+            node.broker = Some(RunningBroker { replicas: manager, lifecycle, opening });
         }
         Ok(node)
     }
@@ -104,11 +108,17 @@ impl Node {
     }
 
     /// Moves leadership away, then closes everything in order.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         if let Some(broker) = &self.broker {
             broker.lifecycle.shut_down().await;
         }
-        self.listeners.clients.stop().await;
+        if let Some(broker) = &mut self.broker {
+            broker.opening.abort();
+            // Cancelled or done: either way it has let go of the listeners.
+            let _ = (&mut broker.opening).await;
+        }
+        let clients = Arc::into_inner(self.listeners.clients).expect("nobody else holds the listeners any more");
+        clients.stop().await;
         if let Some(broker) = &self.broker
             && !broker.replicas.shut_down().await
         {
@@ -124,7 +134,7 @@ impl Node {
 impl Listeners {
     async fn bind(config: &BrokerConfig, acceptor: Acceptor) -> anyhow::Result<Self> {
         if config.peer_shares_client_port() {
-            return Ok(Self { clients: Server::bind(config, Some(acceptor)).await?, peers: None });
+            return Ok(Self { clients: Arc::new(Server::bind(config, Some(acceptor)).await?), peers: None });
         }
         let Listener { name, bind, .. } = &config.peer;
         let host = if bind.host.is_empty() { "0.0.0.0" } else { &bind.host };
@@ -132,7 +142,15 @@ impl Listeners {
             .await
             .with_context(|| format!("cannot bind listener {name} to {}", bind.bind_address()))?;
         let peers = task::spawn(server::accept_peers(socket, acceptor));
-        Ok(Self { clients: Server::bind(config, None).await?, peers: Some(peers) })
+        Ok(Self { clients: Arc::new(Server::bind(config, None).await?), peers: Some(peers) })
+    }
+}
+
+/// A broker that has just started knows the cluster as it was when it stopped: what it would tell clients could be long
+/// out of date. So they wait until the controller has seen it catch up.
+async fn open_when_running(mut state: watch::Receiver<BrokerState>, clients: Arc<Server>, broker: Arc<Broker>) {
+    if state.wait_for(|state| *state == BrokerState::Running).await.is_ok() {
+        clients.open(broker);
     }
 }
 
