@@ -11,10 +11,11 @@ mod shard;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use vltava_coordinator::group::{Caller, GroupConfig, GroupCoordinator, GroupEvent, GroupResponse, TopicExists};
 use vltava_coordinator::{Outcome, Token, partition_for};
 use vltava_host::{random, task};
@@ -76,7 +77,7 @@ impl GroupCoordinators {
             options,
             shards: Mutex::default(),
         });
-        task::spawn(follow(Arc::downgrade(&coordinators), Arc::clone(replicas)));
+        task::spawn(follow(Arc::downgrade(&coordinators), Arc::downgrade(replicas), replicas.applied_images()));
         coordinators
     }
 
@@ -214,7 +215,8 @@ impl GroupCoordinators {
         let led = topic.map(|topic| self.led_partitions(topic)).unwrap_or_default();
         // A change of epoch may hide that somebody else led meanwhile, so a shard never outlives its epoch.
         shards.running.retain(|partition, (topic_id, shard)| {
-            topic.is_some_and(|topic| topic.topic_id == *topic_id) && led.get(partition) == Some(&shard.leader_epoch)
+            let is_same_topic = topic.is_some_and(|topic| topic.topic_id == *topic_id);
+            is_same_topic && led.get(partition) == Some(&shard.leader_epoch) && !shard.has_ended()
         });
         let Some(topic) = topic else { return };
         for (partition, leader_epoch) in led {
@@ -248,18 +250,22 @@ impl GroupCoordinators {
     }
 }
 
-async fn follow(coordinators: std::sync::Weak<GroupCoordinators>, replicas: Arc<ReplicaManager>) {
-    let mut images = replicas.applied_images();
+/// Holds on to neither, so that both can end.
+async fn follow(
+    coordinators: Weak<GroupCoordinators>,
+    replicas: Weak<ReplicaManager>,
+    mut images: watch::Receiver<Arc<ClusterImage>>,
+) {
     let mut previous: Option<Arc<ClusterImage>> = None;
     loop {
         let image = Arc::clone(&images.borrow_and_update());
-        let Some(coordinators) = coordinators.upgrade() else { return };
+        let (Some(coordinators), Some(replicas)) = (coordinators.upgrade(), replicas.upgrade()) else { return };
         coordinators.apply(&image, &replicas);
         if previous.as_ref().is_some_and(|previous| has_lost_topics(previous, &image)) {
             coordinators.forget_deleted_topics(&image);
         }
         previous = Some(image);
-        drop(coordinators);
+        drop((coordinators, replicas));
         if images.changed().await.is_err() {
             return;
         }

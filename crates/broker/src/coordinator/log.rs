@@ -32,6 +32,8 @@ pub(super) trait CoordinatorLog: Send + Sync + 'static {
     /// Keeps a waiter registered.
     type Subscription: Send;
 
+    /// Topic and index, for the process's own log.
+    fn name(&self) -> String;
     /// The epoch under which this broker leads the partition, if it does.
     fn leader_epoch(&self) -> Option<LeaderEpoch>;
     fn log_start_offset(&self) -> Offset;
@@ -47,6 +49,10 @@ pub(super) trait CoordinatorLog: Send + Sync + 'static {
 
 impl CoordinatorLog for Partition {
     type Subscription = Subscription;
+
+    fn name(&self) -> String {
+        Self::name(self).to_string()
+    }
 
     fn leader_epoch(&self) -> Option<LeaderEpoch> {
         Self::leader_epoch(self)

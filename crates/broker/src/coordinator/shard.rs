@@ -74,6 +74,11 @@ impl<C: Coordinator> Shard<C> {
         Self { leader_epoch, requests, is_loaded, _stop: stop }
     }
 
+    /// Whether the shard has seen its leadership end before the image said so.
+    pub fn has_ended(&self) -> bool {
+        self.requests.is_closed()
+    }
+
     pub fn asker(&self) -> Asker<C> {
         Asker { requests: self.requests.clone(), is_loaded: Arc::clone(&self.is_loaded) }
     }
@@ -167,8 +172,8 @@ struct Running<C: Coordinator, L: CoordinatorLog> {
 impl<C: Coordinator, L: CoordinatorLog> Running<C, L> {
     /// Reads the whole log. Breaks if leadership ends first.
     ///
-    /// The high watermark must have reached the log end of the moment at which leadership began (trap 5): what is below
-    /// is committed and cannot be taken back, and there is nothing else to load.
+    /// The high watermark must have reached the log end (trap 5): what is below is committed and cannot be taken back,
+    /// and as only this shard appends under its epoch, there is nothing else to load.
     async fn load(&mut self, changed: &Arc<Notify>) -> ControlFlow<()> {
         loop {
             match self.leadership() {
@@ -199,14 +204,19 @@ impl<C: Coordinator, L: CoordinatorLog> Running<C, L> {
                     if self.leadership() == Some(ControlFlow::Break(())) {
                         return ControlFlow::Break(());
                     }
-                    tracing::error!(%next_offset, "cannot load a coordinator's state yet: {error}");
+                    tracing::error!(partition = self.log.name(), %next_offset, "cannot load a coordinator's state yet: {error}");
                     tokio::time::sleep(LOAD_RETRY).await;
                 }
             }
         }
         let decision = self.coordinator.loaded(self.now());
         self.execute(decision);
-        tracing::info!(leader_epoch = %self.leader_epoch, end = %end, took = ?began.elapsed(), "loaded a coordinator");
+        let (partition, leader_epoch) = (self.log.name(), self.leader_epoch);
+        if end > self.log.log_start_offset() {
+            tracing::info!(partition, %leader_epoch, %end, took = ?began.elapsed(), "loaded a coordinator");
+        } else {
+            tracing::debug!(partition, %leader_epoch, "a coordinator begins with nothing");
+        }
         ControlFlow::Continue(())
     }
 
@@ -289,7 +299,7 @@ impl<C: Coordinator, L: CoordinatorLog> Running<C, L> {
                 }
                 Ok(None) => Ok(()),
                 Err(error) => {
-                    tracing::warn!(%error, records = records.len(), "a coordinator's records were not written");
+                    tracing::warn!(partition = self.log.name(), %error, records = records.len(), "a coordinator's records were not written");
                     Err(error)
                 }
             };
@@ -349,8 +359,8 @@ impl<C: Coordinator, L: CoordinatorLog> Running<C, L> {
         }
     }
 
-    /// Stops waiting for what has waited too long. Its records are in the log and may still commit: the client does not
-    /// know, and asks again.
+    /// Stops waiting for what has waited too long. Its records are in the log and may still commit: the client does
+    /// not know, and asks again.
     fn expire_waits(&mut self) {
         while let Some((deadline, id)) = self.timeouts.front().copied() {
             if deadline > Instant::now() {
@@ -378,7 +388,7 @@ impl<C: Coordinator, L: CoordinatorLog> Running<C, L> {
         let replies = self.coordinator.unload();
         self.send(replies);
         // Whoever waits for a commit learns from the dropped sender that this is no longer the coordinator.
-        tracing::info!(leader_epoch = %self.leader_epoch, "unloaded a coordinator");
+        tracing::debug!(partition = self.log.name(), leader_epoch = %self.leader_epoch, "a coordinator has ended");
     }
 
     fn now(&self) -> Now {

@@ -63,6 +63,10 @@ impl MemoryLog {
 impl CoordinatorLog for MemoryLog {
     type Subscription = ();
 
+    fn name(&self) -> String {
+        "__consumer_offsets-0".to_owned()
+    }
+
     fn leader_epoch(&self) -> Option<LeaderEpoch> {
         self.state.lock().leader_epoch
     }
