@@ -204,7 +204,8 @@ impl<C: Coordinator, L: CoordinatorLog> Running<C, L> {
                     if self.leadership() == Some(ControlFlow::Break(())) {
                         return ControlFlow::Break(());
                     }
-                    tracing::error!(partition = self.log.name(), %next_offset, "cannot load a coordinator's state yet: {error}");
+                    let partition = self.log.name();
+                    tracing::error!(partition, %next_offset, "cannot load a coordinator's state yet: {error}");
                     tokio::time::sleep(LOAD_RETRY).await;
                 }
             }
@@ -299,7 +300,8 @@ impl<C: Coordinator, L: CoordinatorLog> Running<C, L> {
                 }
                 Ok(None) => Ok(()),
                 Err(error) => {
-                    tracing::warn!(partition = self.log.name(), %error, records = records.len(), "a coordinator's records were not written");
+                    let (partition, count) = (self.log.name(), records.len());
+                    tracing::warn!(partition, %error, count, "a coordinator's records were not written");
                     Err(error)
                 }
             };
