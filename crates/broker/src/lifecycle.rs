@@ -245,9 +245,10 @@ impl<R: Replicas> Session<R> {
                         self.set_state(if reply.is_fenced { BrokerState::Fenced } else { BrokerState::Running });
                     }
                 }
-                Some(Err(ControllerError { code, .. }))
-                    if matches!(code, ErrorCode::StaleBrokerEpoch | ErrorCode::BrokerIdNotRegistered) =>
-                {
+                Some(Err(ControllerError {
+                    code: ErrorCode::StaleBrokerEpoch | ErrorCode::BrokerIdNotRegistered,
+                    ..
+                })) => {
                     return if wants_shutdown { Ended::Released } else { Ended::Unknown };
                 }
                 Some(Err(ControllerError { code, message })) => {
