@@ -244,9 +244,16 @@ func TestAdminCalls(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	ends, err := admin.ListEndOffsets(ctx, topic)
-	if err != nil || ends.Error() != nil {
-		t.Fatal(err, ends.Error())
+	// The leaders of new partitions may be the last to hear of them.
+	for {
+		ends, err := admin.ListEndOffsets(ctx, topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ends.Error() == nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 	if _, err := admin.DeleteTopics(ctx, topic); err != nil {
 		t.Fatal(err)

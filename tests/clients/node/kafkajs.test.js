@@ -42,7 +42,7 @@ async function create(name, numPartitions = 1) {
 
 /** Runs a consumer until `count` messages came, and returns them with the consumer, which still runs. */
 async function read(topic, groupId, count, options = {}) {
-  const consumer = kafka.consumer({ groupId, sessionTimeout: 10_000, heartbeatInterval: 500, ...options });
+  const consumer = kafka.consumer({ groupId, sessionTimeout: 10_000, heartbeatInterval: 500, maxWaitTimeInMs: 200, ...options });
   const messages = [];
   await consumer.connect();
   await consumer.subscribe({ topics: [topic], fromBeginning: true });
@@ -125,7 +125,7 @@ test('a group shares partitions, hands them over, and resumes', async () => {
     });
   await send(0, 20);
   const { consumer: first, messages } = await read(topic, groupId, 20);
-  const second = kafka.consumer({ groupId, sessionTimeout: 10_000, heartbeatInterval: 500 });
+  const second = kafka.consumer({ groupId, sessionTimeout: 10_000, heartbeatInterval: 500, maxWaitTimeInMs: 200 });
   const late = [];
   await second.connect();
   await second.subscribe({ topics: [topic], fromBeginning: true });

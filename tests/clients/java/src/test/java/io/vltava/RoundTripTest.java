@@ -21,6 +21,7 @@ import java.util.function.BooleanSupplier;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.ListGroupsOptions;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
@@ -231,10 +232,10 @@ class RoundTripTest {
         String group = fresh("groups");
         TopicPartition partition = new TopicPartition(topic, 0);
         admin.alterConsumerGroupOffsets(group, Map.of(partition, new OffsetAndMetadata(0))).all().get(30, TimeUnit.SECONDS);
-        assertTrue(get(admin.listConsumerGroups().all()).stream().anyMatch(listed -> listed.groupId().equals(group)));
+        assertTrue(get(admin.listGroups(ListGroupsOptions.forConsumerGroups()).all()).stream().anyMatch(listed -> listed.groupId().equals(group)));
         assertEquals(0, get(admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata()).get(partition).offset());
         admin.deleteConsumerGroups(List.of(group)).all().get(30, TimeUnit.SECONDS);
-        assertTrue(get(admin.listConsumerGroups().all()).stream().noneMatch(listed -> listed.groupId().equals(group)));
+        assertTrue(get(admin.listGroups(ListGroupsOptions.forConsumerGroups()).all()).stream().noneMatch(listed -> listed.groupId().equals(group)));
     }
 
     private static List<ProducerRecord<byte[], byte[]>> awkwardRecords(String topic) {
