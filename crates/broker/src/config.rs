@@ -82,10 +82,6 @@ pub struct QuorumSettings {
     /// `controller.quorum.election.timeout.ms`: without a leader for this long, a voter stands for election. 400 by
     /// default, where Kafka has 1000.
     pub election_timeout: Duration,
-    /// `controller.quorum.fetch.timeout.ms`: a follower that hears nothing from the leader for this long doubts it.
-    pub fetch_timeout: Duration,
-    /// `controller.quorum.request.timeout.ms`.
-    pub request_timeout: Duration,
 }
 
 /// Bounds on connections and requests.
@@ -99,14 +95,10 @@ pub struct NetworkSettings {
     pub max_connections: usize,
     /// `max.connections.per.ip`.
     pub max_connections_per_ip: usize,
-    /// `queued.max.requests`: requests in work over all connections.
-    pub queued_max_requests: usize,
     /// `vltava.connection.max.requests.in.flight`: requests in work on one connection before it is read no further.
     pub max_requests_in_flight: usize,
     /// `request.timeout.ms`, for requests to other brokers.
     pub request_timeout: Duration,
-    /// `num.network.threads`.
-    pub network_threads: usize,
 }
 
 /// Registration, heartbeats and shutdown.
@@ -146,12 +138,8 @@ pub struct StorageSettings {
 pub struct ReplicationSettings {
     /// `replica.lag.time.max.ms`: a follower that was not caught up for this long leaves the ISR.
     pub replica_lag_time_max: Duration,
-    /// `replica.fetch.max.bytes`: the least that one partition may fill of a chunk.
-    pub replica_fetch_max_bytes: usize,
     /// `replica.fetch.response.max.bytes`: bytes in flight on one replica stream.
     pub replica_fetch_response_max_bytes: usize,
-    /// `replica.fetch.backoff.ms`: the pause after a failed stream.
-    pub replica_fetch_backoff: Duration,
     /// `fetch.max.bytes`: the most that one fetch response carries.
     pub fetch_max_bytes: usize,
     /// `max.incremental.fetch.session.cache.slots`.
@@ -215,8 +203,6 @@ pub struct GroupSettings {
 pub struct ProducerSettings {
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration: Duration,
-    /// `producer.id.expiration.check.interval.ms`.
-    pub producer_id_expiration_check_interval: Duration,
 }
 
 /// Settings that were read, with what the operator should hear about them.
@@ -316,10 +302,7 @@ fn read(reader: &mut Reader<'_>, properties: &BTreeMap<String, String>, host_nam
         replication: read_replication(reader),
         topics: read_topics(reader),
         groups: read_groups(reader),
-        producers: ProducerSettings {
-            producer_id_expiration: reader.millis("producer.id.expiration.ms", 86_400_000),
-            producer_id_expiration_check_interval: reader.millis("producer.id.expiration.check.interval.ms", 600_000),
-        },
+        producers: ProducerSettings { producer_id_expiration: reader.millis("producer.id.expiration.ms", 86_400_000) },
         properties: properties.clone(),
     })
 }
@@ -436,8 +419,6 @@ fn read_quorum(
         voters,
         bootstrap_servers,
         election_timeout: reader.millis("controller.quorum.election.timeout.ms", 400),
-        fetch_timeout: reader.millis("controller.quorum.fetch.timeout.ms", 2_000),
-        request_timeout: reader.millis("controller.quorum.request.timeout.ms", 2_000),
     }
 }
 
@@ -478,10 +459,8 @@ fn read_network(reader: &mut Reader<'_>) -> NetworkSettings {
         connections_max_idle: reader.millis_or_never("connections.max.idle.ms", 600_000),
         max_connections: reader.size("max.connections", 2_147_483_647),
         max_connections_per_ip: reader.size("max.connections.per.ip", 2_147_483_647),
-        queued_max_requests: reader.size("queued.max.requests", 500),
         max_requests_in_flight: reader.size("vltava.connection.max.requests.in.flight", 64),
         request_timeout: reader.millis("request.timeout.ms", 30_000),
-        network_threads: reader.size("num.network.threads", 3),
     }
 }
 
@@ -517,9 +496,7 @@ fn read_storage(reader: &mut Reader<'_>) -> StorageSettings {
 fn read_replication(reader: &mut Reader<'_>) -> ReplicationSettings {
     ReplicationSettings {
         replica_lag_time_max: reader.millis("replica.lag.time.max.ms", 30_000),
-        replica_fetch_max_bytes: reader.size("replica.fetch.max.bytes", 1_048_576),
         replica_fetch_response_max_bytes: reader.size("replica.fetch.response.max.bytes", 10_485_760),
-        replica_fetch_backoff: reader.millis("replica.fetch.backoff.ms", 100),
         fetch_max_bytes: reader.size("fetch.max.bytes", 57_671_680),
         fetch_session_slots: reader.size("max.incremental.fetch.session.cache.slots", 1_000),
         auto_leader_rebalance: reader.boolean("auto.leader.rebalance.enable", true),

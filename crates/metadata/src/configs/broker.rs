@@ -67,10 +67,8 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .says("Without a leader for so long, a voter stands for election."),
     int("controller.quorum.fetch.max.bytes", "1048576", Low),
     int("controller.quorum.fetch.snapshot.max.bytes", "1048576", Low),
-    int("controller.quorum.fetch.timeout.ms", "2000", High)
-        .honoured()
-        .says("A follower that hears nothing from the leader for so long doubts it."),
-    int("controller.quorum.request.timeout.ms", "2000", Medium).honoured(),
+    int("controller.quorum.fetch.timeout.ms", "2000", High),
+    int("controller.quorum.request.timeout.ms", "2000", Medium),
     int("controller.quorum.retry.backoff.ms", "20", Low),
     list("controller.quorum.voters", "", High).honoured().says("The voters of the metadata quorum, as id@host:port."),
     int("controller.quota.window.num", "11", Low),
@@ -320,7 +318,7 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .honoured()
         .says("The number of this node, which no other node of the cluster has."),
     int("num.io.threads", "8", High).at_least(1).cluster_wide(),
-    int("num.network.threads", "3", High).at_least(1).cluster_wide().honoured(),
+    int("num.network.threads", "3", High).at_least(1).cluster_wide(),
     int("num.partitions", "1", Medium)
         .at_least(1)
         .honoured()
@@ -363,7 +361,7 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .list_of(&["broker", "controller"])
         .honoured()
         .says("broker, controller or both."),
-    int("producer.id.expiration.check.interval.ms", "600000", Low).at_least(1).internal().honoured(),
+    int("producer.id.expiration.check.interval.ms", "600000", Low).at_least(1).internal(),
     int("producer.id.expiration.ms", "86400000", Low)
         .at_least(1)
         .cluster_wide()
@@ -371,7 +369,7 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .says("How long a partition remembers an idle producer."),
     int("producer.purgatory.purge.interval.requests", "1000", Medium),
     long("queued.max.request.bytes", "-1", Medium),
-    int("queued.max.requests", "500", High).at_least(1).honoured().says("The most requests in work."),
+    int("queued.max.requests", "500", High).at_least(1),
     int("quota.window.num", "11", Low),
     int("quota.window.size.seconds", "1", Low),
     int("remote.fetch.max.wait.ms", "500", Medium).cluster_wide(),
@@ -408,8 +406,8 @@ pub(super) const TABLE: &[ConfigDef] = &[
     string("remote.log.storage.manager.impl.prefix", "rsm.config.", Medium),
     boolean("remote.log.storage.system.enable", "false", Medium),
     long("replica.alter.log.dirs.io.max.bytes.per.second", "9223372036854775807", Medium).cluster_wide(),
-    int("replica.fetch.backoff.ms", "1000", Medium).at_least(0).honoured(),
-    int("replica.fetch.max.bytes", "1048576", Medium).at_least(0).honoured(),
+    int("replica.fetch.backoff.ms", "1000", Medium).at_least(0),
+    int("replica.fetch.max.bytes", "1048576", Medium).at_least(0),
     int("replica.fetch.min.bytes", "1", High),
     int("replica.fetch.response.max.bytes", "10485760", Medium).at_least(0).honoured(),
     int("replica.fetch.wait.max.ms", "500", High),
