@@ -14,13 +14,19 @@ use crate::{Log, StorageError};
 
 impl Log {
     /// Drops everything from `offset` on; if it lies within a batch, the whole batch. Epochs and producers follow.
-    /// Returns the new log end offset. Below the log start offset, the log start offset comes down with it. Durable on
+    /// Returns the new log end offset. From the log end on there are no records to drop, but there may be an epoch that
+    /// never got one. Below the log start offset, the log start offset comes down with it. Durable on
     /// return, so that what was dropped cannot come back under records appended later.
     ///
     /// A crash on the way leaves either a longer log, with all of its end scanned at the next opening, or the
     /// truncated one: the recovery point is lowered first, and segments go from the last one down.
     pub fn truncate_to(&mut self, offset: Offset) -> Result<Offset, StorageError> {
         if offset >= self.log_end_offset {
+            // A leadership that ended before it wrote anything has left its epoch at the log end. The new leader has never
+            // heard of it, so that a follower which kept it would diverge for ever (trap 2).
+            if self.epochs.truncate_from_end(self.log_end_offset) {
+                self.write_epochs()?;
+            }
             return Ok(self.log_end_offset);
         }
         let after = self.segments.partition_point(|segment| segment.base_offset <= offset);

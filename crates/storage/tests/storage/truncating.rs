@@ -54,6 +54,26 @@ fn trap_01_epochs_are_truncated_with_the_log() {
     expect!["1@0 2@20 4@30"].assert_eq(&show_epochs(&log));
 }
 
+/// A leadership that wrote nothing leaves its epoch at the log end, where no record goes.
+#[test]
+fn trap_02_an_epoch_without_records_is_truncated_too() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("orders-0");
+    let mut log = create(&path, config());
+    append(&mut log, 10, 1);
+    append(&mut log, 10, 4);
+    log.begin_leader_epoch(LeaderEpoch(9));
+    log.flush().expect("flushed");
+    let reader = log.reader();
+    assert_eq!(log.truncate_to(Offset(20)).expect("truncated"), Offset(20));
+    expect!["1@0 4@10"].assert_eq(&show_epochs(&log));
+    assert_eq!(log.recovery_point(), Offset(20));
+    assert_eq!(read_all(&reader, Offset(0)), read_all(&log.reader(), Offset(0)));
+    drop(log);
+    let (log, _) = Log::open(&path, Arc::new(config()), LogOptions::default()).expect("opened");
+    expect!["1@0 4@10"].assert_eq(&show_epochs(&log));
+}
+
 #[test]
 fn trap_20_producers_are_truncated_with_the_log() {
     let directory = tempfile::tempdir().expect("a temporary directory");
