@@ -83,6 +83,12 @@ pub struct IsrProposal {
     pub new_isr: Vec<(BrokerId, BrokerEpoch)>,
 }
 
+impl IsrProposal {
+    fn members(&self) -> impl Iterator<Item = BrokerId> + '_ {
+        self.new_isr.iter().map(|(id, _)| *id)
+    }
+}
+
 /// A follower asks to be sent everything from `fetch_offset` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FollowerSubscription {
@@ -206,8 +212,8 @@ pub struct LeaderState {
     offsets: LogOffsets,
     /// The ISR as the controller has it.
     isr: BTreeSet<BrokerId>,
-    /// The ISR proposed to the controller and not answered yet; at most one is in flight (trap 7).
-    proposed: Option<BTreeSet<BrokerId>>,
+    /// The change proposed to the controller and not answered yet; at most one is in flight (trap 7).
+    proposed: Option<IsrProposal>,
     brokers: BTreeMap<BrokerId, BrokerStatus>,
     /// One for each replica but this one.
     followers: BTreeMap<BrokerId, FollowerProgress>,
@@ -289,8 +295,8 @@ impl LeaderState {
 
     /// Everybody whom the controller may take for in sync: the committed ISR and the proposed one (KIP-497).
     pub fn maximal_isr(&self) -> impl Iterator<Item = BrokerId> + '_ {
-        let proposed = self.proposed.iter().flatten().filter(|id| !self.isr.contains(id));
-        self.isr.iter().chain(proposed).copied()
+        let proposed = self.proposed.iter().flat_map(IsrProposal::members).filter(|id| !self.isr.contains(id));
+        self.isr.iter().copied().chain(proposed)
     }
 
     /// Whether an AlterPartition is unanswered.
@@ -480,8 +486,8 @@ impl LeaderState {
         isr: &[BrokerId],
         now_ms: i64,
     ) -> Vec<LeaderAction> {
-        // The image may have been faster.
-        if leader_epoch != self.assignment.leader_epoch || partition_epoch < self.assignment.partition_epoch {
+        // The image may have been faster. Then what is in flight now builds upon it, and is not what was answered.
+        if leader_epoch != self.assignment.leader_epoch || partition_epoch <= self.assignment.partition_epoch {
             return vec![];
         }
         self.assignment.partition_epoch = partition_epoch;
@@ -510,9 +516,8 @@ impl LeaderState {
                 self.advance_high_watermark(now_ms)
             }
             IsrRejection::AwaitImage => vec![],
-            IsrRejection::Retry => {
-                self.proposed.iter().map(|isr| LeaderAction::ProposeIsr(self.proposal(isr))).collect()
-            }
+            // Not with what is known by now: a follower that was born again since has yet to prove its log (trap 10).
+            IsrRejection::Retry => self.proposed.iter().cloned().map(LeaderAction::ProposeIsr).collect(),
         }
     }
 
@@ -569,8 +574,8 @@ impl LeaderState {
         let durability = self.config.durability;
         let mut slowest = durability.acknowledged(self.offsets.log_end_offset, self.offsets.durable_offset);
         for (&id, follower) in &self.followers {
-            let in_maximal_isr =
-                self.isr.contains(&id) || self.proposed.as_ref().is_some_and(|proposed| proposed.contains(&id));
+            let is_proposed = || self.proposed.iter().flat_map(IsrProposal::members).any(|member| member == id);
+            let in_maximal_isr = self.isr.contains(&id) || is_proposed();
             // Waiting for a replica that is about to join lets it join: it must reach the high watermark for that.
             let about_to_join =
                 || self.is_eligible(id) && follower.is_caught_up(&self.config, self.offsets.log_end_offset, now_ms);
@@ -627,7 +632,7 @@ impl LeaderState {
 
     fn propose(&mut self, isr: BTreeSet<BrokerId>) -> Vec<LeaderAction> {
         let proposal = self.proposal(&isr);
-        self.proposed = Some(isr);
+        self.proposed = Some(proposal.clone());
         vec![LeaderAction::ProposeIsr(proposal)]
     }
 

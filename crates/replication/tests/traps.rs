@@ -83,6 +83,10 @@ impl Story {
                 let epoch = PartitionEpoch(self.leader.partition_epoch().value() + 1);
                 self.leader.on_isr_accepted(LeaderEpoch(5), epoch, &brokers(1), now)
             }
+            // The answer that the last image has told already.
+            "accepted-late" => {
+                self.leader.on_isr_accepted(LeaderEpoch(5), self.leader.partition_epoch(), &brokers(1), now)
+            }
             "rejected" => {
                 let code = (1..=133).filter_map(ErrorCode::from_code).find(|code| code.name() == words[1]);
                 let rejection = IsrRejection::from_code(code);
@@ -261,6 +265,17 @@ fn trap_02_fast_elections_need_more_than_one_lookup() {
         8 of epoch 1: matches
     "#]],
     );
+    // The epoch goes on longer over there than here.
+    negotiate(
+        &[(1, 0), (3, 10), (6, 20)],
+        30,
+        &[(1, 0), (3, 10), (9, 25)],
+        40,
+        expect![[r#"
+        30 of epoch 6: diverging: epoch 3 ends at 25 -> truncate to 20
+        20 of epoch 3: matches
+    "#]],
+    );
 }
 
 #[test]
@@ -346,6 +361,40 @@ fn trap_06_the_high_watermark_waits_for_the_slowest_of_the_maximal_isr() {
             accepted 1 2 3 -> nothing
             ack 3 15 15 -> high watermark 15
             ack 3 20 20 -> high watermark 20
+        "#]],
+    );
+}
+
+#[test]
+fn trap_06_who_is_or_may_be_in_the_isr_is_waited_for_even_if_it_is_gone() {
+    check(
+        page_cache(10, &[1, 2, 3]),
+        &["subscribe 2 10 3", "fence 3", "append-to 20", "ack 2 20 20", "image 1 2"],
+        expect![[r#"
+            subscribe 2 10 3 -> nothing
+            fence 3 -> nothing
+            append-to 20 -> nothing
+            ack 2 20 20 -> nothing
+            image 1 2 -> high watermark 20
+        "#]],
+    );
+    check(
+        page_cache(10, &[1, 2]),
+        &[
+            "subscribe 2 10 3",
+            "subscribe 3 10 3",
+            "fence 3",
+            "append-to 20",
+            "ack 2 20 20",
+            "rejected INELIGIBLE_REPLICA",
+        ],
+        expect![[r#"
+            subscribe 2 10 3 -> nothing
+            subscribe 3 10 3 -> propose [1@101 2@102 3@103] upon 1
+            fence 3 -> nothing
+            append-to 20 -> nothing
+            ack 2 20 20 -> nothing
+            rejected INELIGIBLE_REPLICA -> high watermark 20
         "#]],
     );
 }
@@ -457,6 +506,36 @@ fn trap_07_a_proposal_counts_from_when_it_is_made_until_it_is_refused() {
 }
 
 #[test]
+fn trap_07_an_answer_that_the_image_overtook_ends_no_later_proposal() {
+    // 3 is on its way in by a proposal that builds upon the image. It may be accepted, and must be waited for.
+    check(
+        page_cache(10, &[1]),
+        &[
+            "subscribe 2 10 3",
+            "subscribe 3 10 3",
+            "image 1 2",
+            "leave 3",
+            "accepted-late 1 2",
+            "append-to 20",
+            "ack 2 20 20",
+            "wait 101",
+            "image 1 2 3",
+        ],
+        expect![[r#"
+            subscribe 2 10 3 -> propose [1@101 2@102] upon 1
+            subscribe 3 10 3 -> nothing
+            image 1 2 -> propose [1@101 2@102 3@103] upon 2
+            leave 3 -> nothing
+            accepted-late 1 2 -> nothing
+            append-to 20 -> nothing
+            ack 2 20 20 -> nothing
+            wait 101 -> nothing
+            image 1 2 3 -> nothing
+        "#]],
+    );
+}
+
+#[test]
 fn trap_08_joining_needs_everything_committed_and_word_in_this_epoch() {
     check(
         page_cache(10, &[1, 2]),
@@ -557,6 +636,30 @@ fn trap_10_only_the_registered_incarnation_joins() {
             subscribe 3 10 3 103 -> nothing
             subscribe 3 10 3 200 -> propose [1@101 2@102 3@200] upon 1
             subscribe 3 10 3 103 -> STALE_BROKER_EPOCH: broker epoch 103 is older than 200
+        "#]],
+    );
+}
+
+#[test]
+fn trap_10_what_is_asked_again_names_the_incarnation_that_proved_its_log() {
+    // 3 loses its disk while the controller does not answer. Its new incarnation must not slip in by the old word.
+    check(
+        page_cache(10, &[1, 2]),
+        &[
+            "subscribe 3 10 3",
+            "re-register 3 200",
+            "subscribe 3 0 -1 200",
+            "rejected REQUEST_TIMED_OUT",
+            "rejected INELIGIBLE_REPLICA",
+            "ack 3 10 10",
+        ],
+        expect![[r#"
+            subscribe 3 10 3 -> propose [1@101 2@102 3@103] upon 1
+            re-register 3 200 -> nothing
+            subscribe 3 0 -1 200 -> nothing
+            rejected REQUEST_TIMED_OUT -> propose [1@101 2@102 3@103] upon 1
+            rejected INELIGIBLE_REPLICA -> nothing
+            ack 3 10 10 -> propose [1@101 2@102 3@200] upon 1
         "#]],
     );
 }
