@@ -42,7 +42,9 @@ impl Controller {
             Some(existing) if has_lost_all_directories(existing, request) => {
                 give_up_copies(&mut draft, existing.broker_id)
             }
-            Some(existing) if request.previous_broker_epoch == existing.broker_epoch => {}
+            Some(existing)
+                if request.previous_broker_epoch == existing.broker_epoch
+                    && brings_all_directories(existing, request) => {}
             _ => distrust_copies(&mut draft, request.broker_id),
         }
         let decision = draft.decide(Ok(broker_epoch));
@@ -220,6 +222,11 @@ fn hosted(
 
 fn has_lost_all_directories(existing: &BrokerRegistration, request: &RegisterBroker) -> bool {
     !existing.log_dirs.is_empty() && !existing.log_dirs.iter().any(|directory| request.log_dirs.contains(directory))
+}
+
+/// What lay in a directory that is gone is gone, however cleanly the broker was shut down.
+fn brings_all_directories(existing: &BrokerRegistration, request: &RegisterBroker) -> bool {
+    existing.log_dirs.iter().all(|directory| request.log_dirs.contains(directory))
 }
 
 fn registration(request: &RegisterBroker, broker_epoch: BrokerEpoch) -> BrokerRegistration {

@@ -246,6 +246,36 @@ fn trap_12_wiped_disks_lose_last_copies() {
     );
 }
 
+/// The marker speaks for the disks that are there. What lay on one that is not may be needed, and another copy has it.
+#[test]
+fn trap_12_a_missing_disk_is_not_made_up_for_by_a_clean_shutdown() {
+    check(
+        "
+        up 1 2
+        register 3 run=1 disks=7,8
+        heartbeat 3
+        create t on=1,2,3 min.insync.replicas=3
+        down 3
+        register 3 run=2 previous=clean disks=7,8,9
+        down 3
+        register 3 run=3 previous=clean disks=7,9
+        ",
+        expect![[r#"
+            up 1 2
+            register 3 run=1 disks=7,8 -> epoch 6
+            heartbeat 3 -> unfenced
+            create t on=1,2,3 min.insync.replicas=3 -> 1x3
+                t-0: 1,2,3 leader 1 epoch 0 isr 1,2,3
+            down 3
+                t-0: 1,2,3 leader 1 epoch 0 isr 1,2 elr 3
+            register 3 run=2 previous=clean disks=7,8,9 -> epoch 10
+            down 3
+            register 3 run=3 previous=clean disks=7,9 -> epoch 11
+                t-0: 1,2,3 leader 1 epoch 0 isr 1,2
+        "#]],
+    );
+}
+
 /// Two incarnations must not share a registration.
 #[test]
 fn trap_29_a_new_incarnation_waits_for_the_old_ones_fencing() {

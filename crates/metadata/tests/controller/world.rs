@@ -187,6 +187,10 @@ impl World {
                 if let Some(cluster_id) = option("cluster") {
                     request.cluster_id = cluster_id;
                 }
+                if let Some(disks) = option("disks") {
+                    let disk = |number: &str| DirectoryId::from_random([number.parse().expect("a number"); 16]);
+                    request.log_dirs = disks.split(',').map(disk).collect();
+                }
                 if flag("wiped") {
                     self.has_lost_disks = true;
                     request.log_dirs = vec![DirectoryId::from_random([200 + run; 16])];
