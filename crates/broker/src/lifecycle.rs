@@ -303,9 +303,10 @@ impl<R: Replicas> Session<R> {
         };
         match response {
             Ok(ControllerResponse::Heartbeat(reply)) => {
-                if reply.is_ok() {
+                if let Ok(reply) = &reply {
                     self.heard_at = sent_at;
-                    self.serve(true);
+                    // Whom the controller has fenced leads nothing any more, whatever the last image said (trap 15).
+                    self.serve(!reply.is_fenced);
                 }
                 Some(reply)
             }
@@ -525,9 +526,9 @@ mod tests {
               200 register, epoch before -1 -> Epoch(7)
                   registered as 7
               200 heartbeat of epoch 7 -> Fenced
-              200 serving: true
               250 heartbeat of epoch 7 -> Fenced
               300 heartbeat of epoch 7 -> Unfenced
+              300 serving: true
               800 heartbeat of epoch 7 -> Unfenced
             Running
         "#]],
@@ -582,6 +583,30 @@ mod tests {
         .await;
     }
 
+    /// As after a long stop: others lead by now, and the images that say so are still on their way.
+    #[tokio::test(start_paused = true)]
+    async fn trap_15_does_not_serve_while_it_is_fenced() {
+        use Answer::*;
+        check(
+            &[Epoch(7), Unfenced, Fenced, Fenced, Unfenced],
+            700,
+            false,
+            expect![[r#"
+                0 register, epoch before -1 -> Epoch(7)
+                  registered as 7
+                0 heartbeat of epoch 7 -> Unfenced
+                0 serving: true
+              500 heartbeat of epoch 7 -> Fenced
+              500 serving: false
+              550 heartbeat of epoch 7 -> Fenced
+              600 heartbeat of epoch 7 -> Unfenced
+              600 serving: true
+            Running
+        "#]],
+        )
+        .await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn trap_30_waits_until_the_controller_lets_it_go() {
         use Answer::*;
@@ -596,6 +621,7 @@ mod tests {
                 0 serving: true
               400 heartbeat of epoch 7, leaving -> Unfenced
               450 heartbeat of epoch 7, leaving -> Fenced
+              450 serving: false
               500 heartbeat of epoch 7, leaving -> Release
             released: true
             Stopped

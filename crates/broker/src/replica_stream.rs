@@ -157,9 +157,8 @@ impl FollowerStream {
         let Acknowledge { id, log_end_offset, durable_offset } = *acknowledge;
         let Some(subscribed) = self.subscriptions.lock().get(&id).cloned() else { return };
         let Subscribed { partition, leader_epoch, .. } = subscribed;
-        if let Err(code) =
-            partition.on_follower_acknowledged(self.follower, leader_epoch, log_end_offset, durable_offset)
-        {
+        let offsets = (log_end_offset, durable_offset);
+        if let Err(code) = partition.on_follower_acknowledged(self.follower, leader_epoch, offsets, &self.dirty, id) {
             self.end(id, News::Refused(code));
         }
     }

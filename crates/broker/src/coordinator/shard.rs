@@ -340,6 +340,10 @@ impl<C: Coordinator, L: CoordinatorLog> Running<C, L> {
     /// Answers everything that the high watermark has passed.
     fn complete_committed(&mut self) {
         let high_watermark = self.log.high_watermark();
+        // Asked afterwards: a later leader's high watermark says nothing about our records.
+        if self.leadership() != Some(ControlFlow::Continue(())) {
+            return;
+        }
         while let Some(entry) = self.uncommitted.first_entry() {
             let (last_offset, _) = *entry.key();
             if last_offset >= high_watermark {

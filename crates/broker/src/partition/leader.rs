@@ -137,15 +137,20 @@ impl Partition {
         }
     }
 
-    /// A follower that subscribed in `leader_epoch` has stored more.
+    /// A follower that subscribed in `leader_epoch`, with `dirty` and `id`, has stored more. Only its last subscription
+    /// counts: what is left in an earlier stream may be the word of an incarnation whose log is gone (trap 10).
     pub(crate) fn on_follower_acknowledged(
         &self,
         follower: BrokerId,
         leader_epoch: LeaderEpoch,
-        log_end_offset: Offset,
-        durable_offset: Offset,
+        (log_end_offset, durable_offset): (Offset, Offset),
+        dirty: &Arc<DirtySet>,
+        id: u32,
     ) -> Result<(), ErrorCode> {
         let mut state = self.state.lock();
+        if state.streams.get(&follower).is_some_and(|stream| !stream.is(dirty, id)) {
+            return Ok(());
+        }
         let Role::Leader(leader) = &mut state.role else { return Err(ErrorCode::NotLeaderOrFollower) };
         leader.check_leader_epoch(Some(leader_epoch)).map_err(vltava_replication::FencingError::code)?;
         let actions = leader
