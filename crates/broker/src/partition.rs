@@ -632,6 +632,10 @@ impl Partition {
             return false;
         }
         follower.on_restarted(start);
+        // What the leader sends in this subscription continues the log that was: it has to begin anew as well.
+        if let Some(upstream) = state.upstream.take() {
+            upstream.mark();
+        }
         tracing::warn!(partition = %self.name, "begins anew after corruption");
         self.begins_anew.store(true, Ordering::Release);
         self.is_corrupt.store(false, Ordering::Release);

@@ -312,7 +312,7 @@ impl<'a> Stream<'a> {
     fn acknowledge(&mut self) {
         for id in self.dirty.take() {
             let Some(following) = self.subscriptions.get(&id) else { continue };
-            match following.partition.acknowledgement(following.leader_epoch) {
+            match following.partition.acknowledgement(following.leader_epoch, &self.dirty, id) {
                 Some((log_end_offset, durable_offset)) => {
                     self.outgoing.acknowledge.push(Acknowledge { id, log_end_offset, durable_offset });
                 }

@@ -52,9 +52,18 @@ impl Partition {
         Some(subscription)
     }
 
-    /// What to acknowledge under `leader_epoch`: log end and durable offset. `None` if that leadership is over.
-    pub(crate) fn acknowledgement(&self, leader_epoch: LeaderEpoch) -> Option<(Offset, Offset)> {
+    /// What to acknowledge in the subscription under `leader_epoch` that goes by `dirty` and `id`: log end and durable
+    /// offset. `None` if it is over: another leadership began, or the log was begun anew.
+    pub(crate) fn acknowledgement(
+        &self,
+        leader_epoch: LeaderEpoch,
+        dirty: &Arc<DirtySet>,
+        id: u32,
+    ) -> Option<(Offset, Offset)> {
         let state = self.state.lock();
+        if !state.upstream.as_ref().is_some_and(|upstream| upstream.is(dirty, id)) {
+            return None;
+        }
         let Role::Follower(follower) = &state.role else { return None };
         if follower.leader_epoch() != leader_epoch || state.log.is_none() {
             return None;
@@ -102,6 +111,9 @@ impl Partition {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let log = state.log.as_ref().ok_or(ReplicaOffline)?;
+        if state.upstream.is_none() {
+            return Err(LeaderNewsError::NotFollowing);
+        }
         let Role::Follower(follower) = &state.role else { return Err(LeaderNewsError::NotFollowing) };
         let action = follower.on_diverging(leader_epoch, diverging, log.epochs())?;
         tracing::info!(
@@ -188,7 +200,11 @@ impl Partition {
     }
 }
 
+/// Without a subscription, what arrives is about a log that was here before.
 fn following(state: &mut State) -> Result<&mut FollowerState, LeaderNewsError> {
+    if state.upstream.is_none() {
+        return Err(LeaderNewsError::NotFollowing);
+    }
     match &mut state.role {
         Role::Follower(follower) => Ok(follower),
         Role::Leader(_) => Err(LeaderNewsError::NotFollowing),
