@@ -10,7 +10,10 @@ use vltava_types::{
     BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs,
 };
 
-use crate::partition::{Acks, AppendError, AppendOptions, Isolation};
+use vltava_replication::{FetchPosition, FollowerSubscription};
+
+use crate::dirty_set::DirtySet;
+use crate::partition::{Acks, AppendError, AppendOptions, Isolation, ReadRequest};
 use cluster::{Cluster, append, batch, partition_of, produce, read_all, until};
 
 const MIN_ISR_2: (&str, &str) = ("min.insync.replicas", "2");
@@ -85,10 +88,181 @@ async fn trap_01_nothing_committed_is_lost_and_the_tail_of_the_dead_leader_goes(
 
     let leader = cluster.leader(id).await;
     assert_eq!(cluster.image_of(id).leader, Some(BrokerId(2)));
+    // The new epoch is known from its first moment on, so that what the dead leader wrote can be told from it.
+    let epoch = leader.leader_epoch().expect("it leads");
+    let end = leader.end_offset_for_epoch(epoch, None).map(|end| end.map(|end| (end.epoch, end.end_offset)));
+    assert_eq!(end, Ok(Some((epoch, Offset(2)))));
     assert_eq!(produce(&leader, &["c"]).await, Ok(Offset(2)));
     cluster.start_broker(1).await;
     cluster.until_equal(id, &["a", "b", "c"]).await;
     cluster.until_isr(id, &[1, 2, 3]).await;
+}
+
+/// What a follower says that holds everything up to `fetch_offset`, all of it under the leader's epoch.
+fn subscription(
+    follower: i32,
+    broker_epoch: i64,
+    leader_epoch: LeaderEpoch,
+    fetch_offset: i64,
+) -> FollowerSubscription {
+    FollowerSubscription {
+        follower: BrokerId(follower),
+        broker_epoch: BrokerEpoch(broker_epoch),
+        leader_epoch,
+        fetch_offset: Offset(fetch_offset),
+        last_fetched_epoch: if fetch_offset == 0 { LeaderEpoch::NONE } else { leader_epoch },
+        durable_offset: Offset(fetch_offset),
+    }
+}
+
+fn from_offset(offset: i64) -> ReadRequest {
+    ReadRequest {
+        offset: Offset(offset),
+        max_bytes: 1000,
+        at_least_one_batch: true,
+        isolation: Isolation::ReadUncommitted,
+        current_leader_epoch: None,
+        last_fetched_epoch: None,
+        allow_follower: false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_02_a_leader_that_wrote_nothing_can_follow_the_next_one() {
+    let cluster = Cluster::start(2, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[]));
+    produce(&cluster.leader(id).await, &["a"]).await.expect("both are in sync");
+    // 2 leads for a while, in which nobody produces.
+    cluster.quorum.fence(BrokerId(1));
+    assert_eq!(cluster.leader(id).await.leadership().leader, Some(BrokerId(2)));
+    cluster.report_offline(1);
+    cluster.until_isr(id, &[1, 2]).await;
+    cluster.elect_preferred(id);
+    let leader = cluster.leader(id).await;
+    assert_eq!(leader.leadership().leader, Some(BrokerId(1)));
+    assert_eq!(produce(&leader, &["b"]).await, Ok(Offset(1)));
+    cluster.until_equal(id, &["a", "b"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_03_nothing_of_another_epoch_passes_in_either_direction() {
+    let mut cluster = Cluster::start(2, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[]));
+    produce(&cluster.leader(id).await, &["a"]).await.expect("both are in sync");
+    cluster.kill_and_fence(1).await;
+    let leader = cluster.leader(id).await;
+    let current = leader.leader_epoch().expect("it leads");
+    let dirty = Arc::<DirtySet>::default();
+    let subscribed = FollowerSubscription { last_fetched_epoch: LeaderEpoch(0), ..subscription(1, 9, current, 1) };
+    assert_eq!(leader.on_follower_subscribed(&subscribed, &dirty, 1), Ok(FetchPosition::Matches));
+    let others = [(-1, ErrorCode::FencedLeaderEpoch), (1, ErrorCode::UnknownLeaderEpoch)];
+    for (difference, code) in others {
+        let asked = LeaderEpoch(current.value() + difference);
+        let read = ReadRequest { current_leader_epoch: Some(asked), ..from_offset(0) };
+        assert_eq!(leader.read(&read).map(|read| read.records), Err(code));
+        assert_eq!(leader.earliest_offset(Some(asked)), Err(code));
+        assert_eq!(leader.latest_offset(Isolation::ReadUncommitted, Some(asked)), Err(code));
+        assert_eq!(leader.offset_for_timestamp(TimestampMs(0), Isolation::ReadUncommitted, Some(asked)), Err(code));
+        assert_eq!(leader.max_timestamp(Some(asked)), Err(code));
+        assert_eq!(leader.end_offset_for_epoch(current, Some(asked)), Err(code));
+        let stray = FollowerSubscription { leader_epoch: asked, ..subscribed };
+        assert_eq!(leader.on_follower_subscribed(&stray, &dirty, 2), Err(code));
+        let stored = (Offset(1), Offset(1));
+        assert_eq!(leader.on_follower_acknowledged(BrokerId(1), asked, stored, &dirty, 1), Err(code));
+        assert!(leader.read_for_follower(asked, Offset(0), 1000).is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_04_who_has_parted_from_the_log_is_told_where_and_gets_no_records() {
+    let mut cluster = Cluster::start(2, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[]));
+    produce(&cluster.leader(id).await, &["a", "b"]).await.expect("both are in sync");
+    let old = cluster.leader(id).await.leader_epoch();
+    cluster.kill_and_fence(1).await;
+    let leader = cluster.leader(id).await;
+    produce(&leader, &["c", "d"]).await.expect("one replica is enough");
+    // Somebody read to 3 under the old epoch, which ended at 2.
+    let read = leader.read(&ReadRequest { last_fetched_epoch: old, ..from_offset(3) }).expect("the log is readable");
+    assert!(read.records.is_empty());
+    assert_eq!(read.diverging.map(|end| (Some(end.epoch), end.end_offset)), Some((old, Offset(2))));
+    let current = leader.leader_epoch().expect("it leads");
+    let stray = FollowerSubscription { last_fetched_epoch: old.expect("it led"), ..subscription(1, 9, current, 3) };
+    let dirty = Arc::<DirtySet>::default();
+    let position = leader.on_follower_subscribed(&stray, &dirty, 1).expect("the epoch is right");
+    assert!(matches!(position, FetchPosition::Diverging(end) if end.end_offset == Offset(2)), "{position:?}");
+    // And nothing that it says counts.
+    let acknowledged = leader.on_follower_acknowledged(BrokerId(1), current, (Offset(4), Offset(4)), &dirty, 1);
+    assert_eq!(acknowledged, Err(ErrorCode::InvalidRequest));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_07_an_isr_change_without_an_answer_is_asked_again() {
+    let mut cluster = Cluster::start(2, &["replica.lag.time.max.ms=300"]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[]));
+    let leader = cluster.leader(id).await;
+    produce(&leader, &["a"]).await.expect("both are in sync");
+    cluster.broker(1).link.cut();
+    cluster.kill(2).await;
+    let appended = append(&leader, Acks::All, &batch(&["b"])).expect("it leads");
+    let mut wait = std::pin::pin!(leader.wait_for_acks(Acks::All, &appended));
+    // The leader would do without 2, but the controller has not agreed.
+    assert!(tokio::time::timeout(Duration::from_millis(800), &mut wait).await.is_err());
+    cluster.broker(1).link.mend();
+    assert_eq!(wait.await, Ok(()));
+    assert_eq!(cluster.image_of(id).isr, [BrokerId(1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_08_a_follower_whose_stream_broke_is_not_let_in() {
+    let mut cluster = Cluster::start(2, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[]));
+    produce(&cluster.leader(id).await, &["a"]).await.expect("both are in sync");
+    cluster.kill_and_fence(2).await;
+    let leader = cluster.leader(id).await;
+    until("the leader knows", || append(&leader, Acks::Leader, &batch(&["b"])).is_ok()).await;
+    cluster.until_isr(id, &[1]).await;
+    let epoch = leader.leader_epoch().expect("it leads");
+    let image = cluster.quorum.image();
+    let registered = image.broker(BrokerId(2)).expect("it is registered").broker_epoch.value();
+    let dirty = Arc::<DirtySet>::default();
+    // It has everything and is fenced; then its stream breaks; then it is unfenced.
+    let end = leader.log_end_offset().value();
+    let subscribed = leader.on_follower_subscribed(&subscription(2, registered, epoch, end), &dirty, 1);
+    assert_eq!(subscribed, Ok(FetchPosition::Matches));
+    leader.on_follower_left(BrokerId(2), &dirty, 1);
+    cluster.unfence(2);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(cluster.image_of(id).isr, [BrokerId(1)]);
+    let subscribed = leader.on_follower_subscribed(&subscription(2, registered, epoch, end), &dirty, 2);
+    assert_eq!(subscribed, Ok(FetchPosition::Matches));
+    cluster.until_isr(id, &[1, 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_10_only_the_word_of_the_last_subscription_counts() {
+    let mut cluster = Cluster::start(2, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[]));
+    produce(&cluster.leader(id).await, &["a"]).await.expect("both are in sync");
+    let registered = cluster.broker(2).manager.broker_epoch().value();
+    cluster.kill(2).await;
+    let leader = cluster.leader(id).await;
+    let epoch = leader.leader_epoch().expect("it leads");
+    let (before, after) = (Arc::<DirtySet>::default(), Arc::<DirtySet>::default());
+    assert_eq!(
+        leader.on_follower_subscribed(&subscription(2, registered, epoch, 1), &before, 1),
+        Ok(FetchPosition::Matches)
+    );
+    let appended = append(&leader, Acks::All, &batch(&["b"])).expect("it leads");
+    // The follower comes back with an empty disk, and what it said in its first life arrives late.
+    let reborn = subscription(2, registered + 1, epoch, 0);
+    assert_eq!(leader.on_follower_subscribed(&reborn, &after, 1), Ok(FetchPosition::Matches));
+    let stored = (Offset(2), Offset(2));
+    assert_eq!(leader.on_follower_acknowledged(BrokerId(2), epoch, stored, &before, 1), Ok(()));
+    let wait = leader.wait_for_acks(Acks::All, &appended);
+    assert!(tokio::time::timeout(Duration::from_millis(300), wait).await.is_err(), "nobody else has it");
+    assert_eq!(leader.on_follower_acknowledged(BrokerId(2), epoch, stored, &after, 1), Ok(()));
+    assert_eq!(leader.wait_for_acks(Acks::All, &appended).await, Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,6 +283,60 @@ async fn trap_05_the_latest_offset_never_goes_back_over_an_election() {
     let (latest, epoch) = answers.pop().flatten_ok();
     assert_eq!((latest, Some(epoch)), (Offset(2), leader.leader_epoch()));
     assert!(answers.iter().all(|answer| *answer == Err(ErrorCode::OffsetNotAvailable)), "{answers:?}");
+}
+
+/// A follower has a record of which it does not know whether it is committed, and becomes the leader.
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_05_a_new_leader_keeps_its_log_and_its_high_watermark() {
+    let mut cluster = Cluster::start(2, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[MIN_ISR_2]));
+    let leader = cluster.leader(id).await;
+    produce(&leader, &["a"]).await.expect("both are in sync");
+    let epoch = leader.leader_epoch().expect("it leads");
+    let follower = follower_with_one_more(&cluster, id, epoch).await;
+    drop(leader);
+    cluster.kill_and_fence(1).await;
+    let leader = cluster.leader(id).await;
+    assert!(Arc::ptr_eq(&leader, &follower));
+    // Alone it can commit nothing, and must not say where the end is.
+    assert_eq!((leader.high_watermark(), leader.log_end_offset()), (Offset(1), Offset(2)));
+    assert_eq!(leader.latest_offset(Isolation::ReadUncommitted, None), Err(ErrorCode::OffsetNotAvailable));
+    drop((leader, follower));
+    cluster.start_broker(1).await;
+    let leader = cluster.leader(id).await;
+    until("the end is known", || {
+        leader.latest_offset(Isolation::ReadUncommitted, None).map(|(offset, _)| offset) == Ok(Offset(2))
+    })
+    .await;
+    cluster.until_equal(id, &["a", "b"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_01_a_follower_cuts_nothing_by_its_own_high_watermark() {
+    let cluster = Cluster::start(2, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[]));
+    let leader = cluster.leader(id).await;
+    produce(&leader, &["a"]).await.expect("both are in sync");
+    let epoch = leader.leader_epoch().expect("it leads");
+    let follower = follower_with_one_more(&cluster, id, epoch).await;
+    follower.follow(Some(BrokerId(1)), LeaderEpoch(epoch.value() + 1));
+    follower.follow(None, LeaderEpoch(epoch.value() + 2));
+    assert_eq!((follower.high_watermark(), follower.log_end_offset()), (Offset(1), Offset(2)));
+}
+
+/// The follower on broker 2, which follows nobody from now on, after a second record but not its commitment came.
+async fn follower_with_one_more(
+    cluster: &Cluster,
+    id: vltava_types::TopicPartition,
+    epoch: LeaderEpoch,
+) -> Arc<crate::partition::Partition> {
+    let follower = cluster.replica(2, id).await;
+    until("the first is committed", || follower.high_watermark() == Offset(1)).await;
+    cluster.broker(2).manager.fetchers.stop();
+    let mut builder = BatchBuilder::new().base_offset(Offset(1)).leader_epoch(epoch);
+    builder.append(TimestampMs(1), None, Some(b"b"), &[]);
+    follower.on_leader_records(epoch, &builder.build(), Offset(1), Offset(0)).expect("it follows");
+    follower
 }
 
 trait FlattenOk<T> {
@@ -159,6 +387,7 @@ async fn trap_15_a_leader_that_is_cut_off_commits_nothing_and_yields() {
     // It stops by itself once its session has lapsed, and learns the truth later.
     cluster.broker(1).manager.set_serving(false);
     assert!(matches!(append(&zombie, Acks::Leader, &batch(&["late"])), Err(AppendError::NotLeader)));
+    assert_eq!(zombie.read(&from_offset(0)), Err(ErrorCode::NotLeaderOrFollower));
     cluster.broker(1).manager.set_serving(true);
     cluster.broker(1).link.mend();
     let outcome = zombie.wait_for_acks(Acks::All, &appended).await;
@@ -171,16 +400,43 @@ async fn trap_16_too_few_replicas_are_refused_before_the_append() {
     let mut cluster = Cluster::start(2, &[]).await;
     let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[MIN_ISR_2]));
     let leader = cluster.leader(id).await;
-    produce(&leader, &["a"]).await.expect("both are in sync");
+    let appended = append(&leader, Acks::All, &batch(&["a"])).expect("both are in sync");
+    assert_eq!(leader.wait_for_acks(Acks::All, &appended).await, Ok(()));
     cluster.kill_and_fence(2).await;
     until("the leader knows", || {
         matches!(append(&leader, Acks::All, &batch(&["b"])), Err(AppendError::NotEnoughReplicas(_)))
     })
     .await;
     assert_eq!(read_all(&leader), ["a"]);
+    // Had it been asked only now, the answer would be another one.
+    let outcome = leader.wait_for_acks(Acks::All, &appended).await;
+    assert_eq!(outcome, Err(ErrorCode::NotEnoughReplicasAfterAppend));
     cluster.start_broker(2).await;
     cluster.until_isr(id, &[1, 2]).await;
     until("appends go on", || append(&leader, Acks::All, &batch(&["c"])).is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_18_a_follower_never_says_that_what_it_lacks_does_not_exist() {
+    let cluster = Cluster::start(2, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[]));
+    let leader = cluster.leader(id).await;
+    produce(&leader, &["a"]).await.expect("both are in sync");
+    produce(&leader, &["b"]).await.expect("both are in sync");
+    assert_eq!(leader.delete_records_before(Some(Offset(1))), Ok(Offset(1)));
+    let follower = cluster.replica(2, id).await;
+    until("the follower knows", || follower.log_start_offset() == Offset(1) && follower.high_watermark() == Offset(2))
+        .await;
+    let read = |replica: &Arc<crate::partition::Partition>, offset, allow_follower| {
+        let read = replica.read(&ReadRequest { allow_follower, ..from_offset(offset) });
+        read.map(|read| !read.records.is_empty())
+    };
+    assert_eq!(read(&follower, 1, true), Ok(true));
+    assert_eq!(read(&follower, 2, true), Ok(false));
+    assert_eq!(read(&follower, 3, true), Err(ErrorCode::OffsetNotAvailable));
+    assert_eq!(read(&leader, 3, true), Err(ErrorCode::OffsetOutOfRange));
+    assert_eq!(read(&follower, 0, true), Err(ErrorCode::OffsetOutOfRange));
+    assert_eq!(read(&follower, 1, false), Err(ErrorCode::NotLeaderOrFollower));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,16 +535,7 @@ async fn trap_26_a_corrupt_replica_is_replaced_and_never_served() {
     let mut bytes = vltava_host::fs::read(&path).expect("the segment");
     bytes[70] ^= 1;
     vltava_host::fs::write(&path, bytes).expect("the segment");
-    let request = crate::partition::ReadRequest {
-        offset: Offset(0),
-        max_bytes: 1000,
-        at_least_one_batch: true,
-        isolation: Isolation::ReadUncommitted,
-        current_leader_epoch: None,
-        last_fetched_epoch: None,
-        allow_follower: false,
-    };
-    assert_eq!(leader.read(&request), Err(ErrorCode::KafkaStorageError));
+    assert_eq!(leader.read(&from_offset(0)), Err(ErrorCode::KafkaStorageError));
     assert_eq!(cluster.broker(1).manager.offline_partitions(), [id]);
 
     cluster.report_offline(1);
@@ -303,6 +550,30 @@ async fn trap_26_a_corrupt_replica_is_replaced_and_never_served() {
     cluster.kill_and_fence(2).await;
     produce(&cluster.leader(id).await, &["e"]).await.expect("two are in sync");
     cluster.until_equal(id, &["a", "b", "c", "d", "e"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_26_a_corrupt_replica_keeps_what_it_has_as_long_as_it_counts() {
+    let cluster = Cluster::start(2, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[]));
+    produce(&cluster.leader(id).await, &["a"]).await.expect("both are in sync");
+    cluster.until_equal(id, &["a"]).await;
+    let follower = cluster.replica(2, id).await;
+    let path = follower.disk().log_dir.path().join("t-0/00000000000000000000.log");
+    let mut bytes = vltava_host::fs::read(&path).expect("the segment");
+    bytes[66] ^= 1;
+    vltava_host::fs::write(&path, bytes).expect("the segment");
+    let read = ReadRequest { allow_follower: true, ..from_offset(0) };
+    assert_eq!(follower.read(&read), Err(ErrorCode::KafkaStorageError));
+    // The controller may still elect it: an empty leader would have the other copy cut.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!((follower.log_end_offset(), cluster.broker(2).manager.offline_partitions()), (Offset(1), vec![id]));
+    cluster.report_offline(2);
+    cluster.until_isr(id, &[1]).await;
+    until("it begins anew", || cluster.broker(2).manager.offline_partitions().is_empty()).await;
+    cluster.report_offline(2);
+    cluster.until_isr(id, &[1, 2]).await;
+    cluster.until_equal(id, &["a"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -362,6 +633,21 @@ async fn trap_12_only_a_clean_shutdown_leaves_the_epoch_behind() {
     let leader = cluster.leader(id).await;
     produce(&leader, &["d"]).await.expect("it leads");
     cluster.until_equal(id, &["a", "b", "c", "d"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_12_a_disk_that_lost_records_is_not_trusted_for_its_marker() {
+    let mut cluster = Cluster::start(1, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1]], &[]));
+    produce(&cluster.leader(id).await, &["a"]).await.expect("it leads");
+    produce(&cluster.leader(id).await, &["b"]).await.expect("it leads");
+    let log_dir = cluster.broker(1).manager.disks[0].log_dir.path().to_owned();
+    assert!(cluster.shut_down(1).await);
+    let path = log_dir.join("t-0/00000000000000000000.log");
+    let bytes = vltava_host::fs::read(&path).expect("the segment");
+    vltava_host::fs::write(&path, &bytes[..bytes.len() - 1]).expect("the segment");
+    assert_eq!(cluster.start_broker(1).await, BrokerEpoch::NONE);
+    cluster.until_equal(id, &["a"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -230,6 +230,21 @@ impl Cluster {
         }));
     }
 
+    /// A dead broker's last heartbeat arrives late.
+    pub(super) fn unfence(&self, id: i32) {
+        let image = self.quorum.image();
+        let broker = image.broker(BrokerId(id)).expect("it is registered");
+        self.quorum.call(&ControllerRequest::Heartbeat(Heartbeat {
+            broker_id: broker.broker_id,
+            broker_epoch: broker.broker_epoch,
+            applied: image.offset,
+            want_fence: false,
+            want_shutdown: false,
+            offline_log_dirs: vec![],
+            offline_partitions: vec![],
+        }));
+    }
+
     pub(super) fn broker(&self, id: i32) -> &Broker {
         &self.brokers[&BrokerId(id)]
     }
