@@ -22,8 +22,14 @@ pub trait Controller: Send + Sync + 'static {
         deadline: Instant,
     ) -> BoxFuture<'_, Result<ControllerResponse, ControllerUnavailable>>;
 
-    /// What this node knows of the quorum, for DescribeQuorum.
+    /// What this node knows of the quorum.
     fn quorum_status(&self) -> QuorumStatus;
+
+    /// What the leader knows of the quorum, asked of it wherever it is, until `deadline`. A node that is alone knows it
+    /// itself.
+    fn leader_quorum_status(&self, _deadline: Instant) -> BoxFuture<'_, Result<QuorumStatus, ControllerUnavailable>> {
+        Box::pin(std::future::ready(Ok(self.quorum_status())))
+    }
 }
 
 /// No controller answered in time.

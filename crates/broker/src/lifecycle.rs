@@ -22,7 +22,7 @@ use crate::controller::Controller;
 use crate::replica_manager::ReplicaManager;
 
 /// The pause before a refused registration is repeated: an earlier run of this broker may still count as alive.
-const REGISTRATION_RETRY_INTERVAL: Duration = Duration::from_millis(200);
+const REGISTRATION_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long one attempt to register may take.
 const REGISTRATION_DEADLINE: Duration = Duration::from_secs(5);
@@ -523,13 +523,13 @@ mod tests {
             false,
             expect![[r#"
                 0 register, epoch before -1 -> Error(DuplicateBrokerRegistration)
-              200 register, epoch before -1 -> Epoch(7)
+              100 register, epoch before -1 -> Epoch(7)
                   registered as 7
-              200 heartbeat of epoch 7 -> Fenced
-              250 heartbeat of epoch 7 -> Fenced
-              300 heartbeat of epoch 7 -> Unfenced
-              300 serving: true
-              800 heartbeat of epoch 7 -> Unfenced
+              100 heartbeat of epoch 7 -> Fenced
+              150 heartbeat of epoch 7 -> Fenced
+              200 heartbeat of epoch 7 -> Unfenced
+              200 serving: true
+              700 heartbeat of epoch 7 -> Unfenced
             Running
         "#]],
         )

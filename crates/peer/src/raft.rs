@@ -20,7 +20,8 @@ use crate::{CallError, MAX_MESSAGE_BYTES, Plane};
 pub use messages::append_entries_response::{Conflict, Outcome, PartialSuccess, Success};
 pub use messages::{
     AppendEntriesRequest, AppendEntriesResponse, DescribeResponse, Entry, Envelope, JoinRequest, JoinResponse, LogId,
-    SnapshotHeader, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, Vote, VoteRequest, VoteResponse,
+    MemberStatus, SnapshotHeader, SnapshotResponse, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
+    Vote, VoteRequest, VoteResponse,
 };
 
 /// The longest snapshot a node accepts, in bytes: far above an image of a million partitions.
@@ -55,6 +56,8 @@ pub trait RaftHandler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<SnapshotResponse, CallError>> + Send;
 
     fn describe(&self) -> impl Future<Output = DescribeResponse> + Send;
+
+    fn status(&self) -> impl Future<Output = StatusResponse> + Send;
 
     fn join(&self, request: JoinRequest) -> impl Future<Output = Result<JoinResponse, CallError>> + Send;
 }
@@ -126,6 +129,12 @@ impl RaftClient {
         let mut client = self.client.clone();
         let request = messages::DescribeRequest {};
         unary(deadline, request, |request| async move { client.describe(request).await }).await
+    }
+
+    pub async fn status(&self, deadline: Duration) -> Result<StatusResponse, CallError> {
+        let mut client = self.client.clone();
+        let request = messages::StatusRequest {};
+        unary(deadline, request, |request| async move { client.status(request).await }).await
     }
 
     pub async fn join(&self, request: JoinRequest, deadline: Duration) -> Result<JoinResponse, CallError> {
@@ -205,6 +214,10 @@ impl<H: RaftHandler> messages::raft_server::Raft for Service<H> {
         _request: Request<messages::DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
         Ok(Response::new(self.handler.describe().await))
+    }
+
+    async fn status(&self, _request: Request<messages::StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        Ok(Response::new(self.handler.status().await))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {

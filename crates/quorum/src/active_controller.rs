@@ -19,10 +19,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use vltava_host::task;
 use vltava_metadata::controller::{Controller, ControllerRequest, ControllerResponse};
 use vltava_metadata::{ClusterImage, MetadataRecord, codec};
-use vltava_peer::client::{Probe, probe};
-use vltava_types::{BrokerEpoch, BrokerId};
+use vltava_types::{BrokerEpoch, BrokerId, ErrorCode};
 
 use crate::identity::Identity;
+use crate::probe::is_gone;
 use crate::types::{Applied, Raft, RecordSet};
 
 /// Requests that wait to be decided.
@@ -32,6 +32,9 @@ pub(crate) const MAX_QUEUED_REQUESTS: usize = 1024;
 const MAX_BATCH: usize = 256;
 
 const TICK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a broker whose session was reset is probed. After that, only the expiry of its session tells.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A request, and where its answer goes: `None` means that this node is not the active controller, or ceased to be.
 pub(crate) struct Request {
@@ -44,7 +47,7 @@ pub(crate) struct Request {
 pub(crate) enum Event {
     /// The session of a node was reset: its process may have died.
     SessionReset(BrokerId),
-    /// Nothing listens where the broker of this epoch did.
+    /// The process that registered under this epoch is gone.
     BrokerDown(BrokerId, BrokerEpoch),
 }
 
@@ -187,6 +190,9 @@ impl ActiveController {
             }
             let decision = self.controller.handle(&scratch, &request, now_ms);
             scratch.replay_all(&decision.records);
+            if let Some(broker_id) = duplicate(&request, &decision.response) {
+                self.probe(image, broker_id);
+            }
             records.extend(decision.records);
             answers.push((reply, decision.response));
         }
@@ -223,9 +229,10 @@ impl ActiveController {
         let Some(broker) = image.broker(broker_id).filter(|broker| !broker.fenced).cloned() else {
             return;
         };
+        let Ok(node_id) = u64::try_from(broker_id.value()) else { return };
         let events = self.event_sender.clone();
         task::spawn(async move {
-            if probe(&broker.peer).await == Probe::Refused {
+            if is_gone(&broker.peer, node_id, Some(broker.incarnation_id), PROBE_PATIENCE).await {
                 // If the queue is full, expiry of the session fences the broker a little later.
                 let _ = events.try_send(Event::BrokerDown(broker_id, broker.broker_epoch));
             }
@@ -303,6 +310,19 @@ impl ActiveController {
 
     fn now_ms(&self) -> i64 {
         i64::try_from(self.started_at.elapsed().as_millis()).expect("a process does not run that long")
+    }
+}
+
+/// The broker whose registration was refused because an earlier run of it counts as alive. If it is not, the next
+/// attempt should succeed.
+fn duplicate(request: &ControllerRequest, response: &ControllerResponse) -> Option<BrokerId> {
+    match (request, response) {
+        (ControllerRequest::RegisterBroker(request), ControllerResponse::RegisterBroker(Err(error)))
+            if error.code == ErrorCode::DuplicateBrokerRegistration =>
+        {
+            Some(request.broker_id)
+        }
+        _ => None,
     }
 }
 

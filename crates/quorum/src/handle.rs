@@ -6,21 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use vltava_host::{clock, task};
+use vltava_host::task;
 use vltava_metadata::controller::{Controller, ControllerRequest, ControllerResponse};
 use vltava_metadata::{ClusterImage, Endpoint, codec};
 use vltava_peer::controller::{ControllerCall, ControllerClient, ControllerReply};
+use vltava_peer::raft::RaftClient;
 use vltava_peer::server::{PlaneServer, Routes};
 use vltava_peer::{Plane, controller, raft, server};
-use vltava_types::{BrokerId, DirectoryId, MetadataOffset, TimestampMs};
+use vltava_types::{BrokerId, DirectoryId, IncarnationId};
 
 use crate::active_controller::{ActiveController, MAX_QUEUED_REQUESTS, Request};
+use crate::formation;
 use crate::identity::Identity;
 use crate::log_store::LogStore;
 use crate::membership::{self, MAX_QUEUED_JOINS};
@@ -28,8 +30,8 @@ use crate::network::Network;
 use crate::service::Service;
 use crate::session::{self, MAX_QUEUED_HEARTBEATS, SessionCall};
 use crate::state_machine::StateMachine;
+use crate::status::{self, QuorumStatus};
 use crate::types::{Raft, RaftMetrics};
-use crate::{formation, types};
 
 /// Threads of the quorum's own runtime.
 const THREADS: usize = 2;
@@ -41,6 +43,9 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The longest a single attempt to reach the controller may take; a caller's deadline may allow several.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a node that is taken for the leader may take to describe the quorum.
+const STATUS_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long an orderly shutdown waits for another leader.
 const HANDOVER_DEADLINE: Duration = Duration::from_secs(2);
@@ -55,6 +60,8 @@ pub const DEFAULT_SNAPSHOT_EVERY: u64 = 5000;
 #[derive(Clone, Debug)]
 pub struct QuorumConfig {
     pub node_id: BrokerId,
+    /// This run of the process, as it is also given when the broker registers.
+    pub incarnation_id: IncarnationId,
     /// Where this node's control-plane server answers other nodes.
     pub peer: Endpoint,
     /// `controller.quorum.voters`. A node that is not among them follows as a learner. Empty, and without bootstrap
@@ -112,27 +119,6 @@ pub enum StartError {
     InvalidNodeId(BrokerId),
     #[error("consensus failed to start: {0}")]
     Consensus(String),
-}
-
-/// The quorum's leader and how far each member has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuorumStatus {
-    pub leader: Option<BrokerId>,
-    pub term: i64,
-    /// The committed metadata offset.
-    pub high_watermark: MetadataOffset,
-    pub voters: Vec<ReplicaStatus>,
-    pub observers: Vec<ReplicaStatus>,
-}
-
-/// A member of the quorum. Offsets and times are known on the leader only, and `None` elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicaStatus {
-    pub node_id: BrokerId,
-    pub directory_id: DirectoryId,
-    pub log_end_offset: Option<MetadataOffset>,
-    pub last_fetch: Option<TimestampMs>,
-    pub last_caught_up: Option<TimestampMs>,
 }
 
 impl Handle {
@@ -213,7 +199,21 @@ impl Handle {
     /// What this node knows of the quorum.
     #[must_use]
     pub fn status(&self) -> QuorumStatus {
-        status(&self.inner.identity, &self.inner.raft.metrics().borrow_watched().clone())
+        status::current(self.inner.identity.node_id, &self.inner.raft.metrics().borrow_watched().clone())
+    }
+
+    /// What the leader knows of the quorum, asked of it wherever it is, until `deadline`.
+    pub async fn leader_status(&self, deadline: Instant) -> Result<QuorumStatus, Unavailable> {
+        loop {
+            let attempt_deadline = deadline.min(Instant::now() + STATUS_DEADLINE);
+            if let Some(status) = self.inner.leader_status(attempt_deadline).await {
+                return Ok(status);
+            }
+            if Instant::now() + RETRY_INTERVAL >= deadline {
+                return Err(Unavailable);
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
     }
 
     /// Waits until this member has failed for good, as when its disk does, and says why. Whoever runs it should end the
@@ -287,6 +287,20 @@ impl Inner {
                 None
             }
         }
+    }
+
+    /// What the leader says of itself, if the node that this one takes for the leader agrees that it is.
+    async fn leader_status(&self, deadline: Instant) -> Option<QuorumStatus> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let leader_id = metrics.current_leader?;
+        let status = if leader_id == self.identity.node_id {
+            status::current(leader_id, &metrics)
+        } else {
+            let client = RaftClient::new(&self.identity.endpoint_of(leader_id)?);
+            let answer = client.status(deadline.saturating_duration_since(Instant::now())).await;
+            status::from_wire(answer.ok()?).ok()?
+        };
+        (status.leader == Some(broker_id(leader_id))).then_some(status)
     }
 
     fn client(&self, node_id: u64) -> Option<ControllerClient> {
@@ -427,7 +441,8 @@ fn identity(config: &QuorumConfig, node_id: u64, log_store: &LogStore) -> Result
     let cluster_id =
         if state.cluster_id.is_empty() { config.cluster_id.clone().unwrap_or_default() } else { state.cluster_id };
     let bootstrap_servers = config.bootstrap_servers.clone();
-    Ok(Identity::new(node_id, state.directory_id, config.peer.clone(), voters, bootstrap_servers, cluster_id))
+    let (directory_id, incarnation_id) = (state.directory_id, config.incarnation_id);
+    Ok(Identity::new(node_id, directory_id, incarnation_id, config.peer.clone(), voters, bootstrap_servers, cluster_id))
 }
 
 fn raft_config(config: &QuorumConfig) -> Result<openraft::Config, StartError> {
@@ -493,51 +508,6 @@ fn successor(metrics: &RaftMetrics) -> Option<u64> {
         .filter_map(|voter| replication.get(&voter)?.as_ref().map(|matched| (matched.index, voter)))
         .max()
         .map(|(_, voter)| voter)
-}
-
-fn status(identity: &Identity, metrics: &RaftMetrics) -> QuorumStatus {
-    let offset = |index: u64| MetadataOffset(i64::try_from(index).expect("an index stays below 2^63"));
-    let is_leader = metrics.state == ServerState::Leader;
-    let now = clock::now();
-    let replica = |node_id: u64, member: &types::Member| {
-        let own = node_id == identity.node_id;
-        let matched = if own {
-            metrics.last_log_index
-        } else {
-            metrics.replication.as_ref().and_then(|replication| replication.get(&node_id)?.as_ref().map(|id| id.index))
-        };
-        let heard = metrics.heartbeat.as_ref().and_then(|heartbeat| heartbeat.get(&node_id)?.as_ref());
-        let last_fetch = match heard {
-            _ if own && is_leader => Some(now),
-            Some(heard) => {
-                let ago = i64::try_from(heard.elapsed().as_millis()).unwrap_or(i64::MAX);
-                Some(TimestampMs(now.value().saturating_sub(ago)))
-            }
-            None => None,
-        };
-        let is_caught_up = matched.is_some() && matched == metrics.last_log_index;
-        ReplicaStatus {
-            node_id: broker_id(node_id),
-            directory_id: member.directory_id,
-            log_end_offset: matched.filter(|_| is_leader).map(|index| offset(index + 1)),
-            last_fetch: last_fetch.filter(|_| is_leader),
-            last_caught_up: last_fetch.filter(|_| is_leader && is_caught_up),
-        }
-    };
-    // What is committed. During a change of voters, those who vote before and after it.
-    let membership = &metrics.committed_membership_config;
-    let is_voter = |node_id: &u64| membership.get_joint_config().iter().all(|voters| voters.contains(node_id));
-    let (voting, observing): (Vec<_>, Vec<_>) = membership.nodes().partition(|(node_id, _)| is_voter(node_id));
-    let list = |nodes: Vec<(&u64, &types::Member)>| {
-        nodes.into_iter().map(|(node_id, member)| replica(*node_id, member)).collect()
-    };
-    QuorumStatus {
-        leader: metrics.current_leader.map(broker_id),
-        term: i64::try_from(metrics.current_term).expect("a term stays below 2^63"),
-        high_watermark: metrics.cluster_committed.as_ref().map_or(MetadataOffset(0), |last| offset(last.index)),
-        voters: list(voting),
-        observers: list(observing),
-    }
 }
 
 fn node_id(broker_id: BrokerId) -> Result<u64, StartError> {

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use vltava_metadata::Endpoint;
 use vltava_peer::CallError;
 use vltava_peer::raft::Envelope;
-use vltava_types::{DirectoryId, Uuid};
+use vltava_types::{DirectoryId, IncarnationId, Uuid};
 
 use crate::types::{Member, Raft, StoredMembership};
 
@@ -29,6 +29,8 @@ use crate::types::{Member, Raft, StoredMembership};
 pub(crate) struct Identity {
     pub node_id: u64,
     pub directory_id: DirectoryId,
+    /// This run of the process.
+    pub incarnation_id: IncarnationId,
     /// Where this node answers others.
     pub endpoint: Endpoint,
     /// `controller.quorum.voters`, this node among them if it votes.
@@ -43,13 +45,14 @@ impl Identity {
     pub fn new(
         node_id: u64,
         directory_id: DirectoryId,
+        incarnation_id: IncarnationId,
         endpoint: Endpoint,
         voters: BTreeMap<u64, Endpoint>,
         bootstrap_servers: Vec<Endpoint>,
         cluster_id: String,
     ) -> Self {
         let (cluster_id, raft) = (Mutex::new(cluster_id), OnceLock::new());
-        Self { node_id, directory_id, endpoint, voters, bootstrap_servers, cluster_id, raft }
+        Self { node_id, directory_id, incarnation_id, endpoint, voters, bootstrap_servers, cluster_id, raft }
     }
 
     /// Raft needs the network, which needs this, so it is known a moment later.
@@ -151,6 +154,14 @@ pub(crate) fn is_recorded_voter(membership: &StoredMembership, node_id: u64, dir
 
 pub(crate) fn directory_to_wire(directory_id: DirectoryId) -> Bytes {
     Bytes::copy_from_slice(&directory_id.0.0)
+}
+
+pub(crate) fn incarnation_to_wire(incarnation_id: IncarnationId) -> Bytes {
+    Bytes::copy_from_slice(&incarnation_id.0.0)
+}
+
+pub(crate) fn incarnation_from_wire(bytes: &[u8]) -> Option<IncarnationId> {
+    bytes.try_into().ok().map(|bytes| IncarnationId(Uuid(bytes)))
 }
 
 pub(crate) fn directory_from_wire(bytes: &[u8]) -> Option<DirectoryId> {

@@ -13,15 +13,15 @@ mod identity;
 mod log_store;
 mod membership;
 mod network;
+mod probe;
 mod service;
 mod session;
 mod snapshot;
 mod state_file;
 mod state_machine;
+mod status;
 mod types;
 mod wire;
 
-pub use handle::{
-    DEFAULT_ELECTION_TIMEOUT, DEFAULT_SNAPSHOT_EVERY, Handle, QuorumConfig, QuorumStatus, ReplicaStatus, StartError,
-    Unavailable,
-};
+pub use handle::{DEFAULT_ELECTION_TIMEOUT, DEFAULT_SNAPSHOT_EVERY, Handle, QuorumConfig, StartError, Unavailable};
+pub use status::{QuorumStatus, ReplicaStatus};

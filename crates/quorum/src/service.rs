@@ -11,17 +11,18 @@ use vltava_peer::CallError;
 use vltava_peer::controller::{ControllerCall, ControllerHandler, ControllerReply};
 use vltava_peer::raft::{
     AppendEntriesRequest, AppendEntriesResponse, DescribeResponse, Envelope, JoinRequest, JoinResponse, RaftHandler,
-    SnapshotHeader, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    SnapshotHeader, SnapshotResponse, StatusResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+    VoteResponse,
 };
 use vltava_types::BrokerId;
 
 use crate::active_controller::{Event, Request};
 use crate::encoding::decode_snapshot_meta;
-use crate::identity::{Identity, directory_from_wire, directory_to_wire, membership_index};
+use crate::identity::{Identity, directory_from_wire, directory_to_wire, incarnation_to_wire, membership_index};
 use crate::log_store::LogStore;
 use crate::membership::Join;
 use crate::types::{Member, Raft, Snapshot, SnapshotMeta, TypeConfig};
-use crate::wire;
+use crate::{status, wire};
 
 /// The handlers of the control plane.
 pub(crate) struct Service {
@@ -88,7 +89,13 @@ impl RaftHandler for Service {
             leader_id: metrics.current_leader,
             leader_port: leader.as_ref().map_or(0, |leader| u32::from(leader.port)),
             leader_host: leader.map_or_else(String::new, |leader| leader.host),
+            incarnation_id: incarnation_to_wire(self.identity.incarnation_id),
         }
+    }
+
+    async fn status(&self) -> StatusResponse {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        status::to_wire(&status::current(self.identity.node_id, &metrics))
     }
 
     async fn join(&self, request: JoinRequest) -> Result<JoinResponse, CallError> {

@@ -15,10 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use vltava_metadata::Endpoint;
 use vltava_peer::CallError;
-use vltava_peer::client::{Probe, probe};
 use vltava_peer::controller::{ControllerCall, ControllerClient, ControllerReply, Session};
+use vltava_types::IncarnationId;
 
 use crate::identity::Identity;
+use crate::probe::{incarnation_at, is_gone};
 use crate::types::{Raft, Vote};
 
 /// Heartbeats that wait to be sent.
@@ -26,6 +27,9 @@ pub(crate) const MAX_QUEUED_HEARTBEATS: usize = 16;
 
 const OPEN_DEADLINE: Duration = Duration::from_secs(1);
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long a lost leader is probed. After that, the election timeout is about to run out anyway.
+const PROBE_PATIENCE: Duration = Duration::from_millis(300);
 
 /// How much later each further voter stands for election: longer than an undisturbed election takes.
 const STAGGER: Duration = Duration::from_millis(75);
@@ -56,31 +60,43 @@ pub(crate) async fn run(identity: Arc<Identity>, raft: Raft, mut calls: mpsc::Re
             }
             continue;
         };
-        let lost = hold(&identity, &raft, &mut calls, leader_id, &endpoint).await;
-        if lost && probe(&endpoint).await == Probe::Refused {
+        let outcome = hold(&identity, &raft, &mut calls, leader_id, &endpoint).await;
+        if let Held::Lost(incarnation_id) = outcome
+            && is_gone(&endpoint, leader_id, incarnation_id, PROBE_PATIENCE).await
+        {
             stand_for_election(&identity, &raft, leader_id, vote).await;
         }
         sleep(RETRY_INTERVAL).await;
     }
 }
 
-/// Holds a session until the leader changes (false) or the session is lost (true).
+/// How a session ended.
+enum Held {
+    /// Another node leads, or nobody.
+    LeaderChanged,
+    /// It broke, or could not be opened. With the run of the leader's process that held it, if that is known.
+    Lost(Option<IncarnationId>),
+}
+
+/// Holds a session until the leader changes or the session is lost.
 async fn hold(
     identity: &Identity,
     raft: &Raft,
     calls: &mut mpsc::Receiver<SessionCall>,
     leader_id: u64,
     endpoint: &Endpoint,
-) -> bool {
+) -> Held {
     let client = ControllerClient::new(endpoint);
     let (requests, outgoing) = mpsc::channel(MAX_QUEUED_HEARTBEATS + 1);
     let address = |request| ControllerCall { cluster_id: identity.cluster_id(), node_id: identity.node_id, request };
     requests.try_send((0, address(Bytes::new()))).expect("the queue is new and empty");
-    let mut session: Session = match client.session(outgoing, OPEN_DEADLINE).await {
+    let opening = client.session(outgoing, OPEN_DEADLINE);
+    let (opened, incarnation_id) = tokio::join!(opening, incarnation_at(endpoint, leader_id, OPEN_DEADLINE));
+    let mut session: Session = match opened {
         Ok(session) => session,
         Err(error) => {
             tracing::debug!(leader_id, %error, "no session with the leader");
-            return true;
+            return Held::Lost(incarnation_id);
         }
     };
     let mut metrics = raft.metrics();
@@ -91,7 +107,7 @@ async fn hold(
             biased;
             changed = metrics.changed() => {
                 if changed.is_err() || metrics.borrow_watched().current_leader != Some(leader_id) {
-                    return false;
+                    return Held::LeaderChanged;
                 }
             }
             answer = session.next() => match answer {
@@ -103,12 +119,12 @@ async fn hold(
                 }
                 Some(Err(error)) => {
                     tracing::info!(leader_id, %error, "the session with the leader was reset");
-                    return true;
+                    return Held::Lost(incarnation_id);
                 }
-                None => return true,
+                None => return Held::Lost(incarnation_id),
             },
             call = calls.recv() => {
-                let Some(SessionCall { request, reply }) = call else { return false };
+                let Some(SessionCall { request, reply }) = call else { return Held::LeaderChanged };
                 waiting.retain(|_, destination| !destination.is_closed());
                 if waiting.len() >= MAX_QUEUED_HEARTBEATS {
                     let _ = reply.send(Err(CallError::Unreachable("the leader does not answer".to_owned())));

@@ -9,14 +9,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use vltava_host::net;
+use vltava_host::{net, random};
 use vltava_metadata::Endpoint;
 use vltava_metadata::controller::{
-    Controller, ControllerConfig, ControllerRequest, ControllerResponse, RegisterBroker,
+    Controller, ControllerConfig, ControllerRequest, ControllerResponse, Heartbeat, RegisterBroker,
 };
 use vltava_peer::server::{Acceptor, accept_peers};
 use vltava_quorum::{DEFAULT_ELECTION_TIMEOUT, Handle, QuorumConfig};
-use vltava_types::{BrokerEpoch, BrokerId, IncarnationId};
+use vltava_types::{BrokerEpoch, BrokerId, ErrorCode, IncarnationId, MetadataOffset};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -30,6 +30,7 @@ struct Cluster {
 
 struct Node {
     handle: Handle,
+    incarnation_id: IncarnationId,
     accepting: JoinHandle<()>,
 }
 
@@ -56,8 +57,10 @@ impl Cluster {
     }
 
     async fn start(&mut self, id: i32) {
+        let incarnation_id = IncarnationId::from_random(random::bytes());
         let config = QuorumConfig {
             node_id: BrokerId(id),
+            incarnation_id,
             peer: endpoint(self.ports[&id]),
             voters: self.voters.iter().map(|(id, endpoint)| (BrokerId(*id), endpoint.clone())).collect(),
             bootstrap_servers: vec![],
@@ -66,13 +69,15 @@ impl Cluster {
             election_timeout: DEFAULT_ELECTION_TIMEOUT,
             snapshot_every: 50,
         };
-        let controller = Controller::new(ControllerConfig::default());
+        // Whatever is noticed here is noticed by other means.
+        let controller =
+            Controller::new(ControllerConfig { session_timeout_ms: 60_000, ..ControllerConfig::default() });
         let handle = Handle::start(config, controller).await.expect("the node starts");
         // The port of a node that has just been stopped is released by a background thread.
         let listener = eventually("the port is free", || net::bind("127.0.0.1", self.ports[&id])).await;
         let acceptor = Acceptor::new(handle.control_plane(), None);
         let accepting = tokio::spawn(accept_peers(listener, acceptor));
-        self.nodes.insert(id, Node { handle, accepting });
+        self.nodes.insert(id, Node { handle, incarnation_id, accepting });
     }
 
     async fn start_all(&mut self) {
@@ -162,11 +167,21 @@ async fn call(handle: &Handle, request: ControllerRequest) -> ControllerResponse
 }
 
 async fn register(handle: &Handle, id: i32, port: u16) -> BrokerEpoch {
+    let incarnation_id = IncarnationId::from_random([u8::try_from(id).expect("a small id"); 16]);
+    try_to_register(handle, id, port, incarnation_id).await.expect("registered")
+}
+
+async fn try_to_register(
+    handle: &Handle,
+    id: i32,
+    port: u16,
+    incarnation_id: IncarnationId,
+) -> Result<BrokerEpoch, ErrorCode> {
     let cluster_id = handle.images().borrow().cluster_id.clone();
     let request = ControllerRequest::RegisterBroker(RegisterBroker {
         broker_id: BrokerId(id),
         cluster_id,
-        incarnation_id: IncarnationId::from_random([u8::try_from(id).expect("a small id"); 16]),
+        incarnation_id,
         listeners: BTreeMap::new(),
         peer: endpoint(port),
         rack: None,
@@ -175,8 +190,8 @@ async fn register(handle: &Handle, id: i32, port: u16) -> BrokerEpoch {
         previous_broker_epoch: BrokerEpoch::NONE,
     });
     match call(handle, request).await {
-        ControllerResponse::RegisterBroker(Ok(epoch)) => epoch,
-        other => panic!("not registered: {other:?}"),
+        ControllerResponse::RegisterBroker(answer) => answer.map_err(|error| error.code),
+        other => panic!("not an answer to a registration: {other:?}"),
     }
 }
 
@@ -429,4 +444,58 @@ async fn trap_14_a_new_controller_decides_nothing_on_stale_state() {
     println!("{count} blocks were given out over five changes of the controller");
     assert!(count > 20);
     cluster.converge().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_starts_again_at_once_need_not_wait_for_the_session_of_its_earlier_run() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[]).await;
+    cluster.start_all().await;
+    let leader = cluster.leader().await;
+    let broker = *cluster.nodes.keys().find(|id| **id != leader).expect("two others");
+    let port = cluster.ports[&broker];
+    let first = cluster.nodes[&broker].incarnation_id;
+    let epoch = try_to_register(cluster.handle(leader), broker, port, first).await.expect("nobody was there");
+    let heartbeat = Heartbeat {
+        broker_id: BrokerId(broker),
+        broker_epoch: epoch,
+        applied: MetadataOffset(i64::MAX),
+        want_fence: false,
+        want_shutdown: false,
+        offline_log_dirs: vec![],
+        offline_partitions: vec![],
+    };
+    call(cluster.handle(leader), ControllerRequest::Heartbeat(heartbeat)).await;
+
+    // Somebody else under its id does not displace a process that lives.
+    let other = IncarnationId::from_random([99; 16]);
+    for _ in 0..5 {
+        let refused = try_to_register(cluster.handle(leader), broker, port, other).await;
+        assert_eq!(refused, Err(ErrorCode::DuplicateBrokerRegistration));
+        sleep(Duration::from_millis(50)).await;
+    }
+
+    // It is back so soon that nobody finds its port closed.
+    drop(cluster.nodes.remove(&broker));
+    cluster.start(broker).await;
+    let second = cluster.nodes[&broker].incarnation_id;
+    let registered =
+        eventually("the earlier run counts as gone", || try_to_register(cluster.handle(leader), broker, port, second));
+    assert!(epoch < registered.await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_tells_how_far_the_members_have_come() {
+    let mut cluster = Cluster::new(&[1, 2, 3], &[4]).await;
+    cluster.start_all().await;
+    let leader = cluster.leader().await;
+    for handle in cluster.nodes.values().map(|node| &node.handle) {
+        let status = eventually("everybody has been heard of", || async {
+            let status = handle.leader_status(Instant::now() + PATIENCE).await.expect("there is a leader");
+            let members = status.voters.iter().chain(&status.observers);
+            let is_complete = members.clone().count() == 4
+                && members.clone().all(|member| member.log_end_offset.is_some() && member.last_fetch.is_some());
+            if is_complete { Ok(status) } else { Err(status) }
+        });
+        assert_eq!(status.await.leader, Some(BrokerId(leader)));
+    }
 }

@@ -65,8 +65,9 @@ impl Node {
         let incarnation_id = IncarnationId::from_random(random::bytes());
         let directories = Directories::open(Arc::clone(&config)).await?;
         let decisions = controller::Controller::new(controller_config(&config, incarnation_id));
-        let quorum =
-            Handle::start(quorum_config(&config), decisions).await.context("the metadata quorum cannot start")?;
+        let quorum = Handle::start(quorum_config(&config, incarnation_id), decisions)
+            .await
+            .context("the metadata quorum cannot start")?;
         let replicas = Arc::new(LateReplicas::default());
         let routes = replica::add_routes(Routes::new(), Arc::clone(&replicas));
         let data_plane = Arc::new(server::serve(Plane::Data, routes));
@@ -171,9 +172,10 @@ async fn claim_directories(
     directories.claim(Arc::clone(config), cluster_id).await
 }
 
-fn quorum_config(config: &BrokerConfig) -> QuorumConfig {
+fn quorum_config(config: &BrokerConfig, incarnation_id: IncarnationId) -> QuorumConfig {
     QuorumConfig {
         node_id: config.node_id,
+        incarnation_id,
         peer: peer_endpoint(&config.peer.advertised),
         voters: config.quorum.voters.iter().map(|(id, address)| (*id, peer_endpoint(address))).collect(),
         bootstrap_servers: config.quorum.bootstrap_servers.iter().map(peer_endpoint).collect(),

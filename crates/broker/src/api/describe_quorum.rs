@@ -1,5 +1,9 @@
-//! DescribeQuorum: the metadata quorum's leader, and how far each member has come (KIP-595).
+//! DescribeQuorum: the metadata quorum's leader, and how far each member has come (KIP-595). Only the leader knows that,
+//! so that it is asked, whichever broker the client has asked.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use vltava_metadata::ClusterImage;
 use vltava_protocol::make;
 use vltava_protocol::messages::describe_quorum_response::{Listener, Node, PartitionData, ReplicaState, TopicData};
@@ -11,8 +15,13 @@ use crate::controller::{QuorumStatus, ReplicaStatus};
 
 const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 
+/// The request carries no timeout. An election takes less than this.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
 pub async fn handle(context: &RequestContext<'_>, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
-    let status = context.broker.controller.quorum_status();
+    let controller = &context.broker.controller;
+    let asked = controller.leader_quorum_status(Instant::now() + TIMEOUT).await;
+    let status = asked.unwrap_or_else(|_unavailable| QuorumStatus { leader: None, ..controller.quorum_status() });
     let asks_rightly = matches!(&request.topics[..], [topic]
         if topic.topic_name.as_str() == CLUSTER_METADATA_TOPIC
             && matches!(&topic.partitions[..], [partition] if partition.partition_index == 0));

@@ -34,14 +34,24 @@ impl Controller for QuorumController {
     }
 
     fn quorum_status(&self) -> QuorumStatus {
-        let status = self.quorum.status();
-        QuorumStatus {
-            leader: status.leader,
-            term: status.term,
-            high_watermark: status.high_watermark,
-            voters: status.voters.into_iter().map(replica_status).collect(),
-            observers: status.observers.into_iter().map(replica_status).collect(),
-        }
+        quorum_status(self.quorum.status())
+    }
+
+    fn leader_quorum_status(&self, deadline: Instant) -> BoxFuture<'_, Result<QuorumStatus, ControllerUnavailable>> {
+        Box::pin(async move {
+            let status = self.quorum.leader_status(deadline).await.map_err(|_unavailable| ControllerUnavailable)?;
+            Ok(quorum_status(status))
+        })
+    }
+}
+
+fn quorum_status(status: vltava_quorum::QuorumStatus) -> QuorumStatus {
+    QuorumStatus {
+        leader: status.leader,
+        term: status.term,
+        high_watermark: status.high_watermark,
+        voters: status.voters.into_iter().map(replica_status).collect(),
+        observers: status.observers.into_iter().map(replica_status).collect(),
     }
 }
 
