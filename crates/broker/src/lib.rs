@@ -10,6 +10,7 @@ mod connection;
 pub mod controller;
 pub mod coordinator;
 mod dirty_set;
+mod fenced_lately;
 mod fetch_sessions;
 mod isr;
 pub mod lifecycle;
@@ -37,6 +38,7 @@ use crate::config::BrokerConfig;
 use crate::connection::LargeFrames;
 use crate::controller::Controller;
 use crate::coordinator::GroupCoordinators;
+use crate::fenced_lately::FencedLately;
 use crate::fetch_sessions::FetchSessions;
 use crate::producer_ids::ProducerIds;
 use crate::replica_manager::ReplicaManager;
@@ -50,6 +52,7 @@ pub struct Broker {
     pub replicas: Arc<ReplicaManager>,
     pub groups: Arc<GroupCoordinators>,
     pub topic_creation: TopicCreation,
+    fenced_lately: FencedLately,
     fetch_sessions: Mutex<FetchSessions>,
     producer_ids: ProducerIds,
     large_frames: LargeFrames,
@@ -64,6 +67,7 @@ impl Broker {
             node_id: config.node_id,
             groups: GroupCoordinators::start(&config, &replicas),
             images: controller.images(),
+            fenced_lately: FencedLately::start(controller.images()),
             large_frames: LargeFrames::new(config.network.socket_request_max_bytes),
             fetch_sessions: Mutex::new(FetchSessions::new(config.replication.fetch_session_slots)),
             config,
@@ -90,14 +94,15 @@ impl Broker {
         self.controller.call(request, deadline).await.map_err(|_unavailable| ErrorCode::RequestTimedOut)
     }
 
-    /// Waits until this broker's image satisfies `condition`, or until `deadline`: a client that was told of a change
-    /// finds it in the next Metadata answer of the same broker.
+    /// Waits until this broker has applied an image that satisfies `condition`, or until `deadline`: a client that was
+    /// told of a change finds it in the next Metadata answer of the same broker, and can produce to what this broker
+    /// leads of it.
     pub async fn wait_for_image(
         &self,
         deadline: Instant,
         mut condition: impl FnMut(&ClusterImage) -> bool,
     ) -> Option<Arc<ClusterImage>> {
-        let mut images = self.images.clone();
+        let mut images = self.replicas.applied_images();
         let found = tokio::time::timeout_at(deadline, images.wait_for(|image| condition(image))).await;
         found.ok()?.ok().map(|image| Arc::clone(&image))
     }

@@ -13,6 +13,7 @@ use vltava_protocol::messages::metadata_response::{
 use vltava_protocol::messages::{MetadataRequest, MetadataResponse, WireId as _};
 use vltava_types::{BrokerId, ErrorCode, PartitionIndex, TopicId};
 
+use crate::Broker;
 use crate::api::RequestContext;
 use crate::api::authorized_operations::{ALL_CLUSTER_OPERATIONS, ALL_TOPIC_OPERATIONS};
 use crate::topic_creation::{is_internal, is_valid_name};
@@ -39,7 +40,8 @@ pub async fn handle(context: &RequestContext<'_>, request: MetadataRequest) -> M
         }
     }
 
-    let view = View { image: &image, listener: &context.connection.listener, version: context.version };
+    let (broker, listener) = (&**context.broker, context.connection.listener.as_str());
+    let view = View { broker, image: &image, listener, version: context.version };
     let mut topics: Vec<MetadataResponseTopic> = match wanted {
         Wanted::All => image.topic_ids.values().filter_map(|id| image.topic(*id)).map(|t| view.topic(t)).collect(),
         Wanted::Named(names) => names.iter().map(|name| view.topic_by_name(name, &refused)).collect(),
@@ -119,28 +121,32 @@ pub(super) fn controller_id(context: &RequestContext<'_>, image: &ClusterImage) 
 
 /// An image as a client of one listener and version sees it.
 struct View<'a> {
+    broker: &'a Broker,
     image: &'a ClusterImage,
     listener: &'a str,
     version: i16,
 }
 
 impl View<'_> {
-    /// Those that a client can reach and that serve.
+    /// Those that a client can reach and that serve, or did a moment ago.
     fn brokers(&self) -> Vec<MetadataResponseBroker> {
-        let live = self.image.brokers.values().filter(|broker| broker.is_broker && !broker.fenced);
-        live.filter_map(|broker| {
-            let endpoint = broker.listeners.get(self.listener)?;
-            let mut described = make!(MetadataResponseBroker {
-                node_id: broker.broker_id.value(),
-                host: endpoint.host.as_str().into(),
-                port: i32::from(endpoint.port),
-            });
-            if self.version >= 1 {
-                described.rack = broker.rack.as_deref().map(Into::into);
-            }
-            Some(described)
-        })
-        .collect()
+        let is_listed = |id: BrokerId, fenced: bool| !fenced || self.broker.fenced_lately.contains(id);
+        let brokers = self.image.brokers.values().filter(|broker| broker.is_broker);
+        let listed = brokers.filter(|broker| is_listed(broker.broker_id, broker.fenced));
+        listed
+            .filter_map(|broker| {
+                let endpoint = broker.listeners.get(self.listener)?;
+                let mut described = make!(MetadataResponseBroker {
+                    node_id: broker.broker_id.value(),
+                    host: endpoint.host.as_str().into(),
+                    port: i32::from(endpoint.port),
+                });
+                if self.version >= 1 {
+                    described.rack = broker.rack.as_deref().map(Into::into);
+                }
+                Some(described)
+            })
+            .collect()
     }
 
     fn topic(&self, topic: &TopicImage) -> MetadataResponseTopic {
