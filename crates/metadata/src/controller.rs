@@ -10,6 +10,7 @@ mod configs;
 mod draft;
 mod election;
 mod features;
+mod growth;
 mod heartbeats;
 mod isr;
 mod partition_update;
@@ -90,12 +91,19 @@ pub struct Controller {
     sessions: Sessions,
     last_tick_ms: Option<i64>,
     next_balancing_ms: Option<i64>,
+    next_growth_ms: Option<i64>,
 }
 
 impl Controller {
     #[must_use]
     pub fn new(config: ControllerConfig) -> Self {
-        Self { config, sessions: Sessions::default(), last_tick_ms: None, next_balancing_ms: None }
+        Self {
+            config,
+            sessions: Sessions::default(),
+            last_tick_ms: None,
+            next_balancing_ms: None,
+            next_growth_ms: None,
+        }
     }
 
     /// A new term begins: every unfenced broker gets a fresh session. Returns those to probe at once.
@@ -103,6 +111,7 @@ impl Controller {
         self.sessions.clear();
         self.last_tick_ms = Some(now_ms);
         self.next_balancing_ms = None;
+        self.next_growth_ms = None;
         let mut unfenced = vec![];
         for broker in image.brokers.values().filter(|broker| !broker.fenced) {
             self.sessions.begin(broker.broker_id, broker.broker_epoch, image.offset, now_ms);
@@ -147,7 +156,7 @@ impl Controller {
         }
     }
 
-    /// What is due without a request: an expired session, else the balancing of leaders. Called every 100 ms or so;
+    /// What is due without a request: an expired session, else topics that can grow, else the balancing of leaders. Called every 100 ms or so;
     /// fences one broker at most, so that a decision stays small.
     pub fn tick(&mut self, image: &ClusterImage, now_ms: i64) -> Vec<MetadataRecord> {
         self.forgive_own_absence(now_ms);
@@ -156,7 +165,8 @@ impl Controller {
                 return self.fence(image, broker.broker_id);
             }
         }
-        self.balance_leaders(image, now_ms)
+        let growth = self.grow_topics(image, now_ms);
+        if growth.is_empty() { self.balance_leaders(image, now_ms) } else { growth }
     }
 
     /// If this process itself stood still (suspended, starved), heartbeats wait in its queues and prove nothing by

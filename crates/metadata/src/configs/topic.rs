@@ -162,4 +162,7 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .synonyms(from![same_unit("vltava.durability")])
         .honoured()
         .says("Whether a replica acknowledges a batch once it is on disk, or once it is in the page cache."),
+    int("vltava.target.replication.factor", "-1", Low).at_least(-1).honoured().says(
+        "The controller adds replicas until there are so many, as brokers come, and then removes this; -1 for off.",
+    ),
 ];

@@ -49,6 +49,28 @@ pub(super) fn place(
     Ok(placed)
 }
 
+/// Chooses active brokers to join `current` until there are `count` replicas: first in racks that have none, then those
+/// with the smallest load. Fewer if there are no more.
+pub(super) fn place_more(
+    image: &ClusterImage,
+    current: &[BrokerId],
+    count: usize,
+    load: &BTreeMap<BrokerId, usize>,
+) -> Vec<BrokerId> {
+    let rack = |broker_id: BrokerId| image.broker(broker_id).and_then(|broker| broker.rack.as_deref());
+    let mut replicas = current.to_vec();
+    while replicas.len() < count {
+        let candidates = image.live_brokers().map(|broker| broker.broker_id);
+        let best = candidates.filter(|id| image.is_active(*id) && !replicas.contains(id)).min_by_key(|&id| {
+            let rack_use = replicas.iter().filter(|replica| rack(**replica) == rack(id)).count();
+            (rack_use, load.get(&id).copied().unwrap_or(0), id)
+        });
+        let Some(best) = best else { break };
+        replicas.push(best);
+    }
+    replicas.split_off(current.len())
+}
+
 /// Checks replicas that a client has chosen.
 pub(super) fn check_manual_assignment(
     image: &ClusterImage,

@@ -36,7 +36,7 @@ impl Controller {
     }
 }
 
-fn reassign(
+pub(super) fn reassign(
     draft: &mut Draft<'_>,
     partition: TopicPartition,
     target: &[BrokerId],

@@ -4,6 +4,7 @@ use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, PartitionIn
 
 use super::configs::check_topic_configs;
 use super::draft::{Draft, error};
+use super::growth;
 use super::placement::{check_manual_assignment, place};
 use super::{
     Controller, ControllerError, CreatePartitionsTopic, CreateTopic, CreateTopics, CreatedTopic, CreatedTopicDetail,
@@ -90,6 +91,10 @@ fn create_topic(
     for (name, value) in &request.configs {
         let resource = ConfigResource::Topic(request.topic_id);
         draft.push(MetadataRecord::Config { resource, name: name.clone(), value: Some(value.clone()) });
+    }
+    if detail.replication_factor < request.replication_factor {
+        let (resource, value) = (ConfigResource::Topic(request.topic_id), request.replication_factor.to_string());
+        draft.push(MetadataRecord::Config { resource, name: growth::TARGET.to_owned(), value: Some(value) });
     }
     for partition in partitions {
         draft.push(MetadataRecord::Partition(partition));

@@ -255,3 +255,77 @@ fn a_smaller_min_isr_ends_eligibility_at_once() {
         "#]],
     );
 }
+
+#[test]
+fn an_internal_topic_grows_when_brokers_come() {
+    check(
+        "
+        up 1
+        create t 2x3 clamp
+        config topic:t retention.ms=1
+        wait 500
+        up 2
+        wait 500
+        isr t-0 1,2
+        isr t-1 1,2
+        up 3
+        wait 100
+        wait 400
+        isr t-0 1,2,3
+        isr t-1 1,2,3
+        wait 500
+        config topic:t retention.ms=2
+        wait 500
+        ",
+        expect![[r#"
+            up 1
+            create t 2x3 clamp -> 2x1
+                t-0: 1 leader 1 epoch 0 isr 1
+                t-1: 1 leader 1 epoch 0 isr 1
+            config topic:t retention.ms=1 -> retention.ms=1 vltava.target.replication.factor=3
+            wait 500
+            up 2
+            wait 500
+                t-0: 2,1 leader 1 epoch 0 isr 1 adding 2
+                t-1: 1,2 leader 1 epoch 0 isr 1 adding 2
+            isr t-0 1,2 -> isr 1,2 at 2
+                t-0: 2,1 leader 1 epoch 0 isr 1,2
+            isr t-1 1,2 -> isr 1,2 at 2
+                t-1: 1,2 leader 1 epoch 0 isr 1,2
+            up 3
+            wait 100
+            wait 400
+                t-0: 2,1,3 leader 1 epoch 0 isr 1,2 adding 3
+                t-1: 1,2,3 leader 1 epoch 0 isr 1,2 adding 3
+            isr t-0 1,2,3 -> isr 1,2,3 at 4
+                t-0: 2,1,3 leader 1 epoch 0 isr 1,2,3
+            isr t-1 1,2,3 -> isr 1,2,3 at 4
+                t-1: 1,2,3 leader 1 epoch 0 isr 1,2,3
+            wait 500
+            config topic:t retention.ms=2 -> retention.ms=2
+            wait 500
+        "#]],
+    );
+}
+
+#[test]
+fn a_topic_grows_over_racks() {
+    check(
+        "
+        up 1@a
+        create t 2x2 clamp
+        up 2@a 3@b
+        wait 500
+        ",
+        expect![[r#"
+            up 1@a
+            create t 2x2 clamp -> 2x1
+                t-0: 1 leader 1 epoch 0 isr 1
+                t-1: 1 leader 1 epoch 0 isr 1
+            up 2@a 3@b
+            wait 500
+                t-0: 3,1 leader 1 epoch 0 isr 1 adding 3
+                t-1: 1,3 leader 1 epoch 0 isr 1 adding 3
+        "#]],
+    );
+}
