@@ -100,6 +100,11 @@ class RunningProducer:
                 return longest
         raise AssertionError(f"no record was acknowledged on partition {partition} after the fault")
 
+    def longest_pause(self, since: float, until: float, partition: int) -> float:
+        """The longest time without an acknowledgement on the partition between two moments."""
+        times = [at for at, _ in list(self.acknowledgements[partition]) if since < at < until]
+        return max(later - earlier for earlier, later in zip([since, *times], [*times, until]))
+
     def stop(self) -> None:
         self.stopping.set()
         self.thread.join()
