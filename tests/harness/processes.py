@@ -238,6 +238,13 @@ class Cluster:
         """The partitions of a topic by index: leader, replicas, isr."""
         return self.ask(lambda connection: wire.metadata(connection, [name]))["topics"].get(name, {})
 
+    def topic_as_known_by(self, broker: Broker, name: str) -> dict[int, dict]:
+        try:
+            with wire.Connection(broker.port) as connection:
+                return wire.metadata(connection, [name])["topics"].get(name, {})
+        except (OSError, wire.ConnectionClosed):
+            return {}
+
     def leader(self, topic: str, partition: int = 0) -> Broker:
         def found():
             leader = self.topic(topic).get(partition, {}).get("leader", -1)
@@ -254,11 +261,15 @@ class Cluster:
         return wait_for("a controller", found)
 
     def wait_in_sync(self, *topics: str, timeout: float = 60.0) -> None:
-        """Until every replica of the topics is in sync again."""
+        """Until every replica of the topics is in sync again, and every running broker knows it: one that was stopped
+        or cut off answers from what it knew until it has caught up."""
         def in_sync():
             for topic in topics:
-                partitions = self.topic(topic)
-                if not partitions or any(len(p["isr"]) != len(p["replicas"]) for p in partitions.values()):
+                views = [self.topic_as_known_by(broker, topic) for broker in self.running()]
+                partitions = views[0] if views else {}
+                if not partitions or any(view != partitions for view in views):
+                    return False
+                if any(len(p["isr"]) != len(p["replicas"]) for p in partitions.values()):
                     return False
             return True
 

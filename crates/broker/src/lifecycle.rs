@@ -132,6 +132,7 @@ impl Drop for Lifecycle {
 trait Replicas: Send + Sync + 'static {
     fn on_registered(&self, broker_epoch: BrokerEpoch);
     fn set_serving(&self, serving: bool);
+    fn extend_lease(&self, end: Instant);
     fn applied_images(&self) -> watch::Receiver<Arc<ClusterImage>>;
     fn offline_log_dirs(&self) -> Vec<DirectoryId>;
     /// Whether the partition has a working log here.
@@ -145,6 +146,10 @@ impl Replicas for Arc<ReplicaManager> {
 
     fn set_serving(&self, serving: bool) {
         ReplicaManager::set_serving(self, serving);
+    }
+
+    fn extend_lease(&self, end: Instant) {
+        ReplicaManager::extend_lease(self, end);
     }
 
     fn applied_images(&self) -> watch::Receiver<Arc<ClusterImage>> {
@@ -210,6 +215,7 @@ impl<R: Replicas> Session<R> {
                 Ok(ControllerResponse::RegisterBroker(Ok(broker_epoch))) => {
                     tracing::info!(%broker_epoch, "registered with the controller");
                     self.heard_at = sent_at;
+                    self.replicas.extend_lease(sent_at + self.settings.session_timeout);
                     return broker_epoch;
                 }
                 Ok(ControllerResponse::RegisterBroker(Err(refusal))) => {
@@ -460,6 +466,8 @@ mod tests {
             let at = self.started_at.elapsed().as_millis();
             let _ = writeln!(self.log.lock(), "{at:>5} serving: {serving}");
         }
+
+        fn extend_lease(&self, _end: Instant) {}
 
         fn applied_images(&self) -> watch::Receiver<Arc<ClusterImage>> {
             self.images.clone()

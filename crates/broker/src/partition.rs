@@ -10,7 +10,7 @@ mod read;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -160,6 +160,9 @@ pub struct Surroundings {
     pub isr_proposals: IsrProposals,
     /// False while another broker may have been elected in our place (trap 15).
     pub serving: AtomicBool,
+    /// When the session with the controller runs out, in milliseconds of [`Surroundings::now_ms`]. Read at each request,
+    /// because a process that was stopped and goes on runs its requests before the task that would clear `serving`.
+    pub lease_end_ms: AtomicI64,
     /// Where the clock of this process starts.
     pub started: Instant,
 }
@@ -171,6 +174,7 @@ impl Surroundings {
             node_id,
             isr_proposals: IsrProposals::default(),
             serving: AtomicBool::new(true),
+            lease_end_ms: AtomicI64::new(i64::MAX),
             started: Instant::now(),
         })
     }
@@ -179,6 +183,18 @@ impl Surroundings {
     #[must_use]
     pub fn now_ms(&self) -> i64 {
         i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Whether no other broker can have been elected in our place.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Acquire) && self.now_ms() < self.lease_end_ms.load(Ordering::Acquire)
+    }
+
+    /// The session with the controller lasts until `end`, unless it is extended again.
+    pub fn extend_lease(&self, end: Instant) {
+        let end_ms = end.saturating_duration_since(self.started).as_millis();
+        self.lease_end_ms.store(i64::try_from(end_ms).unwrap_or(i64::MAX), Ordering::Release);
     }
 }
 
@@ -647,7 +663,7 @@ impl Partition {
     }
 
     fn is_serving(&self) -> bool {
-        self.surroundings.serving.load(Ordering::Acquire)
+        self.surroundings.is_serving()
     }
 }
 

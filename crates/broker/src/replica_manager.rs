@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use vltava_host::task::{self, JoinHandle};
 use vltava_metadata::configs::Configs;
 use vltava_metadata::{ClusterImage, Endpoint};
@@ -198,6 +199,12 @@ impl ReplicaManager {
         if self.surroundings.serving.swap(serving, Ordering::AcqRel) != serving {
             tracing::info!(serving, "changed whether clients are served");
         }
+    }
+
+    /// A heartbeat was answered: the session with the controller lasts until `end`, and clients are served no longer than
+    /// that (trap 15).
+    pub fn extend_lease(&self, end: Instant) {
+        self.surroundings.extend_lease(end);
     }
 
     /// Stops replication, flushes and closes all logs, writes checkpoints and then the clean-shutdown markers. Returns
