@@ -53,6 +53,7 @@ def report(capsys):
 def create_topic(cluster: Cluster, name: str, partitions: int = 1, replicas: int = 3, **configs: str) -> None:
     """Creates a topic and waits until all its replicas are in sync."""
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap, **EAGER})
-    topic = NewTopic(name, partitions, replicas, config={key.replace("_", "."): value for key, value in configs.items()})
+    named = {key.replace("_", "."): value for key, value in configs.items()}
+    topic = NewTopic(name, partitions, replicas, config=named)
     admin.create_topics([topic], operation_timeout=20)[name].result(30)
     cluster.wait_in_sync(name)

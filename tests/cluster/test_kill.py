@@ -34,8 +34,8 @@ def arrange(cluster, kind: str):
     """Moves leadership so that one broker is what is to be killed, and returns it with the controller."""
     controller = cluster.broker(cluster.controller())
     victim = random.choice(cluster.others(controller)) if kind == "leader" else controller
-    # Either the controller leads nothing that is written to, or the victim leads the first partition, and the second one
-    # shows what bystanders notice.
+    # Either the controller leads nothing that is written to, or the victim leads the first partition, and the second
+    # one shows what bystanders notice.
     bystanders = cluster.others(victim)
     first, second = bystanders if kind == "controller" else (victim, bystanders[0])
     for topic, partition, leader in [(TOPIC, 0, first), (TOPIC, 1, second), (PULSE, 0, first)]:

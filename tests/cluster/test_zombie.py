@@ -22,8 +22,9 @@ def test_a_stopped_leader_acknowledges_nothing_truncates_and_rejoins(cluster, re
     to_all, to_leader = wire.Connection(zombie.port, 60), wire.Connection(zombie.port, 60)
     zombie.pause()
     stopped = time.monotonic()
-    to_all.send(wire.PRODUCE, 3, wire.produce_body(TOPIC, 0, wire.record_batch([b"zombie:all"]), acks=-1, timeout_ms=5_000))
-    to_leader.send(wire.PRODUCE, 3, wire.produce_body(TOPIC, 0, wire.record_batch([b"zombie:one"]), acks=1))
+    for connection, value, acks in ((to_all, b"zombie:all", -1), (to_leader, b"zombie:one", 1)):
+        body = wire.produce_body(TOPIC, 0, wire.record_batch([value]), acks, timeout_ms=5_000)
+        connection.send(wire.PRODUCE, 3, body)
     wait_for("writes to resume at a new leader", lambda: producer.produced_after(stopped, 0), timeout=30)
     report(f"writes paused for {producer.pause_after(stopped, 0) * 1000:.0f} ms when the leader stood still")
     time.sleep(max(0.0, stopped + 30 - time.monotonic()))

@@ -11,7 +11,7 @@ from collections import defaultdict
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 
-#: Clients that look for the new leader quickly, so that a measured pause is the cluster's and not the client's back-off.
+#: Clients that look for a new leader as quickly as they can be told to.
 EAGER = {
     "reconnect.backoff.ms": 10,
     "reconnect.backoff.max.ms": 100,
@@ -122,7 +122,8 @@ class RunningConsumer:
         self.assigned: list[list[int]] = []
         self.consumer = Consumer({
             "bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest",
-            "session.timeout.ms": 6_000, "heartbeat.interval.ms": 500, "auto.commit.interval.ms": 500, **EAGER, **settings,
+            "session.timeout.ms": 6_000, "heartbeat.interval.ms": 500, "auto.commit.interval.ms": 500,
+            **EAGER, **settings,
         })
         self.consumer.subscribe([topic], on_assign=self._assigned)
         self.stopping = threading.Event()

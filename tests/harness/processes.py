@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import wire
 
-#: Below the range from which the kernel takes ports of outgoing connections, so that a restarted broker finds its own free.
+#: Below the ports that the kernel gives to outgoing connections, so that a restarted broker finds its own free.
 PORTS = range(20_000, 32_000)
 
 

@@ -17,8 +17,10 @@ pub enum Suite {
     /// Real broker processes that are killed, stopped, wiped, starved and fed bad input.
     Cluster,
     KafkaPython,
+    #[value(name = "kafka-python-2.0.2")]
     KafkaPython2,
     Confluent,
+    #[value(name = "confluent-2.6.1")]
     Confluent2_6,
     Aiokafka,
     Kafkajs,

@@ -93,12 +93,13 @@ func TestRecordsComeBackByteForByte(t *testing.T) {
 				for value := range everyByte {
 					everyByte[value] = byte(value)
 				}
+				twice := []kgo.RecordHeader{{Key: "a", Value: []byte("1")}, {Key: "a", Value: []byte("2")}}
 				base := time.UnixMilli(time.Now().UnixMilli() - 60_000)
 				records := []*kgo.Record{
 					{Key: []byte("key"), Value: []byte("value")},
 					{Key: nil, Value: []byte("no key"), Headers: []kgo.RecordHeader{{Key: "trace", Value: []byte{0, 255}}}},
 					{Key: []byte{}, Value: []byte{}, Headers: []kgo.RecordHeader{{Key: "empty", Value: []byte{}}}},
-					{Key: []byte{0, 254, 255}, Value: everyByte, Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("1")}, {Key: "a", Value: []byte("2")}}},
+					{Key: []byte{0, 254, 255}, Value: everyByte, Headers: twice},
 					{Key: []byte("tombstone"), Value: nil},
 					{Key: []byte("řeka"), Value: bytes.Repeat([]byte("Vltava – řeka "), 2_000)},
 				}
@@ -208,7 +209,8 @@ func TestAdminCalls(t *testing.T) {
 	if err != nil || len(brokers) != 3 {
 		t.Fatalf("brokers %v: %v", brokers, err)
 	}
-	altered, err := admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "retention.ms", Value: kadm.StringPtr("123456789")}}, topic)
+	retention := kadm.AlterConfig{Op: kadm.SetConfig, Name: "retention.ms", Value: kadm.StringPtr("123456789")}
+	altered, err := admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{retention}, topic)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,8 @@ def test_records_come_back_byte_for_byte(bootstrap, fresh, codec, idempotence):
 def test_many_records_in_many_batches(bootstrap, fresh, codec):
     topic = fresh("many")
     create(bootstrap, topic, 3)
-    records = [{"key": b"%d" % (number % 17), "value": b"%d:" % number + b"x" * (number % 700)} for number in range(20_000)]
+    records = [{"key": b"%d" % (number % 17), "value": b"%d:" % number + b"x" * (number % 700)}
+               for number in range(20_000)]
     places = produce(bootstrap, topic, records, **{"compression.type": codec, "enable.idempotence": True})
     assert len(set(places)) == len(records)
     consumer = consumer_of(bootstrap, fresh("readers"), topic)
@@ -162,7 +163,8 @@ def test_configs_partitions_and_offsets_through_the_admin_client(bootstrap, fres
         return {name: entry.value for name, entry in future.result(30).items()}
 
     assert configs()["retention.ms"] == "86400000"
-    resource.add_incremental_config(ConfigEntry("segment.bytes", "2097152", incremental_operation=AlterConfigOpType.SET))
+    set_size = ConfigEntry("segment.bytes", "2097152", incremental_operation=AlterConfigOpType.SET)
+    resource.add_incremental_config(set_size)
     (future,) = admin.incremental_alter_configs([resource]).values()
     future.result(30)
     wait_for("the new value", lambda: configs()["segment.bytes"] == "2097152")

@@ -84,7 +84,8 @@ class RoundTripTest {
                 assertArrayEquals(expected.key(), actual.key());
                 assertArrayEquals(expected.value(), actual.value());
                 assertEquals(expected.timestamp(), actual.timestamp());
-                assertEquals(Arrays.toString(expected.headers().toArray()), Arrays.toString(actual.headers().toArray()));
+                assertEquals(
+                        Arrays.toString(expected.headers().toArray()), Arrays.toString(actual.headers().toArray()));
             }
         }
     }
@@ -231,11 +232,18 @@ class RoundTripTest {
         String topic = create("grouped", 1);
         String group = fresh("groups");
         TopicPartition partition = new TopicPartition(topic, 0);
-        admin.alterConsumerGroupOffsets(group, Map.of(partition, new OffsetAndMetadata(0))).all().get(30, TimeUnit.SECONDS);
-        assertTrue(get(admin.listGroups(ListGroupsOptions.forConsumerGroups()).all()).stream().anyMatch(listed -> listed.groupId().equals(group)));
-        assertEquals(0, get(admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata()).get(partition).offset());
+        Map<TopicPartition, OffsetAndMetadata> offsets = Map.of(partition, new OffsetAndMetadata(0));
+        admin.alterConsumerGroupOffsets(group, offsets).all().get(30, TimeUnit.SECONDS);
+        assertTrue(isListed(group));
+        var committed = get(admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata());
+        assertEquals(0, committed.get(partition).offset());
         admin.deleteConsumerGroups(List.of(group)).all().get(30, TimeUnit.SECONDS);
-        assertTrue(get(admin.listGroups(ListGroupsOptions.forConsumerGroups()).all()).stream().noneMatch(listed -> listed.groupId().equals(group)));
+        assertTrue(!isListed(group));
+    }
+
+    private static boolean isListed(String group) {
+        var listed = get(admin.listGroups(ListGroupsOptions.forConsumerGroups()).all());
+        return listed.stream().anyMatch(one -> one.groupId().equals(group));
     }
 
     private static List<ProducerRecord<byte[], byte[]>> awkwardRecords(String topic) {
@@ -248,7 +256,8 @@ class RoundTripTest {
                 record(topic, base + 1, bytes("key"), bytes("value")),
                 record(topic, base + 2, null, bytes("no key"), header("trace", new byte[] {0, -1})),
                 record(topic, base + 3, bytes(""), bytes(""), header("empty", bytes("")), header("none", null)),
-                record(topic, base + 4, new byte[] {0, -2, -1}, everyByte, header("a", bytes("1")), header("a", bytes("2"))),
+                record(topic, base + 4, new byte[] {0, -2, -1}, everyByte,
+                        header("a", bytes("1")), header("a", bytes("2"))),
                 record(topic, base + 5, bytes("řeka"), null),
                 record(topic, base + 6, bytes("long"), bytes("Vltava – řeka ".repeat(2_000))));
     }
