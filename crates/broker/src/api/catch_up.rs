@@ -1,13 +1,14 @@
-//! A client can know of a new leader before that leader does: it asked a broker that has heard of the election earlier.
+//! A client can know of a new leader before that leader does: it asked a broker that has heard of it earlier.
 //!
-//! Such a client is right, and one that does not retry (kafka-python 2.0.2 by default) would lose its record to an
-//! error. So a produce request waits a moment for this broker to catch up, and is refused only then.
+//! Such a client is right, and one that does not retry would fail for nothing: kafka-python 2.0.2 loses its record,
+//! administration with kafkajs and franz-go breaks off. So requests to leaders wait a moment for this broker to catch
+//! up, and are refused only then. Consumers' fetches need no such patience: all consumers retry them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use vltava_metadata::ClusterImage;
-use vltava_protocol::messages::{ProduceRequest, WireId as _};
+use vltava_metadata::{ClusterImage, TopicImage};
+use vltava_protocol::messages::{ListOffsetsRequest, ProduceRequest, WireId as _};
 use vltava_types::{PartitionIndex, TopicId, TopicPartition};
 
 use crate::Broker;
@@ -16,37 +17,58 @@ use crate::api::RequestContext;
 /// Later requests of the connection wait as well, so this is short: some times what a follower of the quorum lags.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// The image to serve the request with.
+/// The image to serve a Produce request with.
 pub async fn image_for_produce(context: &RequestContext<'_>, request: &ProduceRequest) -> Arc<ClusterImage> {
-    let (broker, version) = (context.broker, context.version);
-    if is_settled(broker, &context.image, version, request) {
+    let broker = context.broker;
+    let is_ready = |image: &ClusterImage| {
+        request.topic_data.iter().all(|data| {
+            let topic = match context.version {
+                13.. => image.topic(TopicId::from_wire(data.topic_id)),
+                _ => image.topic_by_name(&data.name),
+            };
+            is_caught_up(broker, topic.map(Arc::as_ref), data.partition_data.iter().map(|partition| partition.index))
+        })
+    };
+    wait_until(context, is_ready).await
+}
+
+/// The image to serve a ListOffsets request with.
+pub async fn image_for_list_offsets(context: &RequestContext<'_>, request: &ListOffsetsRequest) -> Arc<ClusterImage> {
+    let broker = context.broker;
+    let is_ready = |image: &ClusterImage| {
+        request.topics.iter().all(|asked| {
+            let topic = image.topic_by_name(&asked.name);
+            let partitions = asked.partitions.iter().map(|partition| partition.partition_index);
+            is_caught_up(broker, topic.map(Arc::as_ref), partitions)
+        })
+    };
+    wait_until(context, is_ready).await
+}
+
+async fn wait_until(context: &RequestContext<'_>, is_ready: impl Fn(&ClusterImage) -> bool) -> Arc<ClusterImage> {
+    if is_ready(&context.image) {
         return Arc::clone(&context.image);
     }
-    let mut images = broker.replicas.applied_images();
-    let settled = images.wait_for(|image| is_settled(broker, image, version, request));
-    match tokio::time::timeout(PATIENCE, settled).await {
+    let mut images = context.broker.replicas.applied_images();
+    let ready = images.wait_for(|image| is_ready(image));
+    match tokio::time::timeout(PATIENCE, ready).await {
         Ok(Ok(image)) => Arc::clone(&image),
-        Ok(Err(_)) | Err(_) => broker.image(),
+        Ok(Err(_)) | Err(_) => context.broker.image(),
     }
 }
 
-/// Whether all topics are known, and everything that this broker should lead is led.
-fn is_settled(broker: &Broker, image: &ClusterImage, version: i16, request: &ProduceRequest) -> bool {
-    request.topic_data.iter().all(|data| {
-        let topic = match version {
-            13.. => image.topic(TopicId::from_wire(data.topic_id)),
-            _ => image.topic_by_name(&data.name),
+/// Whether all partitions are known, and those that this broker should lead are led.
+fn is_caught_up(broker: &Broker, topic: Option<&TopicImage>, partitions: impl IntoIterator<Item = i32>) -> bool {
+    let Some(topic) = topic else { return false };
+    partitions.into_iter().all(|index| {
+        let Some(expected) = usize::try_from(index).ok().and_then(|index| topic.partitions.get(index)) else {
+            return false;
         };
-        let Some(topic) = topic else { return false };
-        data.partition_data.iter().all(|partition| {
-            let id = TopicPartition { topic_id: topic.topic_id, partition: PartitionIndex(partition.index) };
-            match image.partition(id.topic_id, id.partition) {
-                Some(expected) if expected.leader == Some(broker.node_id) => {
-                    let hosted = broker.replicas.partition(id);
-                    hosted.and_then(|hosted| hosted.leader_epoch()) >= Some(expected.leader_epoch)
-                }
-                _ => true,
-            }
-        })
+        if expected.leader != Some(broker.node_id) {
+            return true;
+        }
+        let id = TopicPartition { topic_id: topic.topic_id, partition: PartitionIndex(index) };
+        let led = broker.replicas.partition(id).and_then(|partition| partition.leader_epoch());
+        led >= Some(expected.leader_epoch)
     })
 }

@@ -8,8 +8,8 @@ use vltava_protocol::messages::list_offsets_response::{ListOffsetsPartitionRespo
 use vltava_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use vltava_types::{ErrorCode, LeaderEpoch, Offset, TimestampMs};
 
-use crate::api::RequestContext;
 use crate::api::routing::{epoch_of_client, hosted_partition_by_name};
+use crate::api::{RequestContext, catch_up};
 use crate::partition::Isolation;
 
 /// Timestamps that stand for something else, and the first version that knows each.
@@ -35,6 +35,8 @@ impl Found {
 
 /// Whoever asks is a consumer: offsets above the high watermark are for replicas, which do not ask here.
 pub async fn handle(context: &RequestContext<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let image = catch_up::image_for_list_offsets(context, &request).await;
+    let context = &RequestContext { image, ..*context };
     let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
     let repeated = repeated_partitions(&request);
     let topics = request.topics.into_iter().map(|topic| {
