@@ -311,6 +311,7 @@ impl<R: Replicas> Session<R> {
             Ok(ControllerResponse::Heartbeat(reply)) => {
                 if let Ok(reply) = &reply {
                     self.heard_at = sent_at;
+                    self.replicas.extend_lease(sent_at + self.settings.session_timeout);
                     // Whom the controller has fenced leads nothing any more, whatever the last image said (trap 15).
                     self.serve(!reply.is_fenced);
                 }
