@@ -4,21 +4,29 @@
 pub use seam::{read, remove_file, rename, write};
 #[cfg(not(vltava_sim))]
 pub use std::fs::{
-    DirEntry, File, Metadata, OpenOptions, ReadDir, create_dir, create_dir_all, hard_link, metadata, read_dir,
-    read_to_string, remove_dir, remove_dir_all,
+    DirEntry, File, Metadata, OpenOptions, create_dir, create_dir_all, hard_link, metadata, read_dir, read_to_string,
+    remove_dir, remove_dir_all,
 };
 // Turmoil implements the real trait for its own files.
 pub use std::os::unix::fs::FileExt;
 
 #[cfg(vltava_sim)]
 pub use turmoil::fs::shim::std::fs::{
-    DirEntry, File, Metadata, OpenOptions, ReadDir, create_dir, create_dir_all, hard_link, metadata, read, read_dir,
-    read_to_string, remove_dir, remove_dir_all, remove_file, rename, write,
+    DirEntry, File, Metadata, OpenOptions, create_dir, create_dir_all, hard_link, metadata, read, read_to_string,
+    remove_dir, remove_dir_all, remove_file, rename, write,
 };
 
 use std::io;
 use std::io::Write as _;
 use std::path::Path;
+
+/// The entries of a directory. Simulated ones come in the order of their names: the same seed, the same order.
+#[cfg(vltava_sim)]
+pub fn read_dir(path: impl AsRef<Path>) -> io::Result<impl Iterator<Item = io::Result<DirEntry>>> {
+    let mut entries = turmoil::fs::shim::std::fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(DirEntry::path);
+    Ok(entries.into_iter().map(Ok))
+}
 
 /// Makes the entries of a directory durable: a created, renamed or removed file survives power loss only after this.
 pub fn sync_dir(path: &Path) -> io::Result<()> {

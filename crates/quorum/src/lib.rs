@@ -16,6 +16,8 @@ mod network;
 mod probe;
 mod service;
 mod session;
+#[cfg(vltava_sim)]
+mod simulated_runtime;
 mod snapshot;
 mod state_file;
 mod state_machine;

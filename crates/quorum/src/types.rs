@@ -7,6 +7,11 @@ use openraft::impls::leader_id_std;
 use vltava_metadata::Endpoint;
 use vltava_types::DirectoryId;
 
+#[cfg(vltava_sim)]
+use crate::simulated_runtime::SimulatedRuntime as Runtime;
+#[cfg(not(vltava_sim))]
+use openraft::impls::TokioRuntime as Runtime;
+
 openraft::declare_raft_types!(
     /// Our instance of Raft. At most one leader per term (`leader_id_std`), so that the term is the controller epoch.
     pub TypeConfig:
@@ -15,6 +20,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = Member,
         LeaderId = leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
