@@ -39,6 +39,9 @@ pub struct Client {
     brokers: BTreeMap<i32, String>,
     leaders: BTreeMap<(String, i32), i32>,
     connections: BTreeMap<i32, Connection>,
+    /// Where to begin when any broker will do. Moves on with each failure: a broker that is cut off from the others
+    /// answers too, but with what was true before.
+    first_asked: usize,
 }
 
 /// Where a batch went.
@@ -69,6 +72,7 @@ impl Client {
             brokers: BTreeMap::new(),
             leaders: BTreeMap::new(),
             connections: BTreeMap::new(),
+            first_asked: 0,
         }
     }
 
@@ -96,20 +100,21 @@ impl Client {
         Ok(response)
     }
 
-    /// Sends a request to any broker: first those known, then the bootstrap addresses.
+    /// Sends a request to any broker: first those known, then the bootstrap addresses, in turn.
     pub async fn call_any<R: RequestResponsePair>(
         &mut self,
         version: i16,
         request: &R,
     ) -> Result<R::Response, ClientError> {
         let mut last_error = ClientError::NoBroker;
-        for broker in self.brokers.keys().copied().collect::<Vec<_>>() {
+        for broker in self.in_turn(self.brokers.keys().copied()) {
             match self.call_broker(broker, version, request).await {
                 Ok(response) => return Ok(response),
                 Err(error) => last_error = error,
             }
+            self.first_asked += 1;
         }
-        for address in self.bootstrap.clone() {
+        for address in self.in_turn(self.bootstrap.iter().cloned()) {
             match Connection::connect(&address, self.options.clone()).await {
                 Ok(mut connection) => match connection.call(version, request).await {
                     Ok(response) => return Ok(response),
@@ -117,8 +122,18 @@ impl Client {
                 },
                 Err(error) => last_error = error,
             }
+            self.first_asked += 1;
         }
         Err(last_error)
+    }
+
+    fn in_turn<T>(&self, all: impl Iterator<Item = T>) -> Vec<T> {
+        let mut all: Vec<T> = all.collect();
+        if !all.is_empty() {
+            let first = self.first_asked % all.len();
+            all.rotate_left(first);
+        }
+        all
     }
 
     /// Sends a request to this broker. A connection that failed is given up; the next request opens another.
@@ -304,7 +319,8 @@ impl Client {
         let timeout_ms = i32::try_from(self.options.timeout.as_millis()).unwrap_or(i32::MAX);
         let request = make!(CreateTopicsRequest { topics: vec![topic], timeout_ms });
         let response = self.call_any(CREATE_TOPICS_VERSION, &request).await?;
-        check(response.topics.first().ok_or(ClientError::Incomplete)?.error_code)
+        let created = response.topics.first().ok_or(ClientError::Incomplete)?;
+        self.ask_another_after(check(created.error_code))
     }
 
     /// An identity for an idempotent producer.
@@ -316,7 +332,7 @@ impl Client {
             producer_epoch: -1,
         });
         let response = self.call_any(INIT_PRODUCER_ID_VERSION, &request).await?;
-        check(response.error_code)?;
+        self.ask_another_after(check(response.error_code))?;
         Ok((ProducerId(response.producer_id), ProducerEpoch(response.producer_epoch)))
     }
 
@@ -324,6 +340,14 @@ impl Client {
     fn forget_leader_after<T>(&mut self, topic: &str, partition: i32, result: &Result<T, ClientError>) {
         if result.is_err() {
             self.leaders.remove(&(topic.to_owned(), partition));
+            self.first_asked += 1;
         }
+    }
+
+    fn ask_another_after<T>(&mut self, result: Result<T, ClientError>) -> Result<T, ClientError> {
+        if result.is_err() {
+            self.first_asked += 1;
+        }
+        result
     }
 }

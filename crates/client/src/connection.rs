@@ -16,7 +16,9 @@ use crate::ClientError;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub client_id: String,
-    /// To connect, and from each request to its answer.
+    /// To connect. Short, because there are other brokers to ask.
+    pub connect_timeout: Duration,
+    /// From each request to its answer.
     pub timeout: Duration,
     /// Longer answers are refused, and longer requests are not sent.
     pub max_frame_bytes: usize,
@@ -24,7 +26,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { client_id: "vltava".to_owned(), timeout: Duration::from_secs(30), max_frame_bytes: 128 * 1024 * 1024 }
+        Self {
+            client_id: "vltava".to_owned(),
+            connect_timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(30),
+            max_frame_bytes: 128 * 1024 * 1024,
+        }
     }
 }
 
@@ -49,7 +56,7 @@ impl Connection {
         let (host, port) = address.rsplit_once(':').ok_or_else(bad_address)?;
         let port = port.parse().map_err(|_| bad_address())?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = tokio::time::timeout(options.timeout, net::connect(host, port))
+        let stream = tokio::time::timeout(options.connect_timeout, net::connect(host, port))
             .await
             .map_err(|_| ClientError::TimedOut)??;
         stream.set_nodelay(true)?;
