@@ -70,7 +70,7 @@ impl Default for ControllerConfig {
     fn default() -> Self {
         Self {
             local_node: None,
-            session_timeout_ms: 3000,
+            session_timeout_ms: 2000,
             default_partition_count: 1,
             default_replication_factor: 1,
             min_insync_replicas: 1,
@@ -118,6 +118,14 @@ impl Controller {
             unfenced.push(broker.broker_id);
         }
         unfenced
+    }
+
+    /// The controller before this one was silent for so long when this one took over, which is why there was an
+    /// election. That counts, or those whose leader it was would wait for an election and a whole session. At least half
+    /// a session is left: if it is alive, it has to find the new controller first.
+    pub fn on_predecessor_silent(&mut self, predecessor: BrokerId, silent_ms: i64) {
+        let longest_ms = self.config.session_timeout_ms / 2;
+        self.sessions.shorten(predecessor, silent_ms.clamp(0, longest_ms));
     }
 
     /// Decides one request.
@@ -240,6 +248,18 @@ mod tests {
         image.replay_all(&controller.handle(&image, &create, 0).records);
         assert_eq!(image.partitions().count(), 2, "the cluster is up");
         image
+    }
+
+    #[test]
+    fn a_predecessors_silence_counts_up_to_half_a_session() {
+        let fenced_at = |silent_ms| {
+            let mut controller = Controller::new(ControllerConfig::default());
+            let image = small_cluster(&mut controller);
+            controller.on_elected(&image, 0);
+            controller.on_predecessor_silent(BrokerId(0), silent_ms);
+            (0..100).map(|tick| tick * 100).find(|now_ms| !controller.tick(&image, *now_ms).is_empty())
+        };
+        assert_eq!([0, 700, 60_000].map(fenced_at), [Some(2000), Some(1300), Some(1000)]);
     }
 
     proptest! {

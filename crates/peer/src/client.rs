@@ -28,6 +28,12 @@ const MIN_BACKOFF: Duration = Duration::from_millis(10);
 /// The longest pause between attempts to connect. A restarted node waits at most this long to be found again.
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
 
+/// A connection on which nothing came for this long is asked for a sign of life, and given up when none comes for
+/// [`KEEP_ALIVE_TIMEOUT`]: after a cut, a path may stay dead without telling while another one to the same node works.
+/// Together no longer than a broker's session, so that a node that is alive is followed again before it counts as dead.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(500);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(1500);
+
 /// A channel to another node. It connects when first used and reconnects when used after a failure; calls made
 /// meanwhile fail at once or wait for the attempt, within their deadline. Cheap to clone, and bound to the runtime that
 /// this is called on.
@@ -40,8 +46,8 @@ pub fn connect(endpoint: &Endpoint, plane: Plane) -> Channel {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(1024 * 1024)
-        .http2_keep_alive_interval(Duration::from_secs(1))
-        .keep_alive_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .connect_with_connector_lazy(connector)
 }

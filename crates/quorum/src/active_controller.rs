@@ -14,6 +14,7 @@ use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{Instant as _, ServerState};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use vltava_host::task;
@@ -51,8 +52,24 @@ pub(crate) enum Event {
     BrokerDown(BrokerId, BrokerEpoch),
 }
 
+/// When this node last accepted something from a leader of the quorum.
+#[derive(Default)]
+pub(crate) struct LeaderContact(Mutex<Option<(u64, Instant)>>);
+
+impl LeaderContact {
+    pub fn heard_from(&self, leader_id: u64) {
+        *self.0.lock() = Some((leader_id, Instant::now()));
+    }
+
+    /// The last other leader, and for how long it has been silent.
+    fn silence(&self) -> Option<(u64, Duration)> {
+        self.0.lock().map(|(leader_id, heard_at)| (leader_id, heard_at.elapsed()))
+    }
+}
+
 pub(crate) struct ActiveController {
     pub identity: Arc<Identity>,
+    pub leader_contact: Arc<LeaderContact>,
     pub raft: Raft,
     pub controller: Controller,
     pub images: watch::Receiver<Arc<ClusterImage>>,
@@ -135,6 +152,12 @@ impl ActiveController {
         }
         for broker_id in self.controller.on_elected(&image, self.now_ms()) {
             self.probe(&image, broker_id);
+        }
+        if let Some((leader_id, silence)) = self.leader_contact.silence()
+            && let Ok(predecessor) = i32::try_from(leader_id)
+        {
+            let silent_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
+            self.controller.on_predecessor_silent(BrokerId(predecessor), silent_ms);
         }
         let mut ticks = interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -21,7 +21,7 @@ use vltava_peer::server::{PlaneServer, Routes};
 use vltava_peer::{Plane, controller, raft, server};
 use vltava_types::{BrokerId, DirectoryId, IncarnationId};
 
-use crate::active_controller::{ActiveController, MAX_QUEUED_REQUESTS, Request};
+use crate::active_controller::{ActiveController, LeaderContact, MAX_QUEUED_REQUESTS, Request};
 use crate::formation;
 use crate::identity::Identity;
 use crate::log_store::LogStore;
@@ -254,6 +254,22 @@ impl Inner {
         deadline: Instant,
     ) -> Option<ControllerResponse> {
         let leader_id = self.raft.metrics().borrow_watched().current_leader?;
+        let mut leader = self.leader.clone();
+        tokio::select! {
+            biased;
+            response = self.ask(leader_id, request, encoded, deadline) => response,
+            // A leader that vanished silently never answers. An error means that the member has stopped.
+            _ = leader.wait_for(|leader| *leader != Some(broker_id(leader_id))) => None,
+        }
+    }
+
+    async fn ask(
+        &self,
+        leader_id: u64,
+        request: &ControllerRequest,
+        encoded: &Bytes,
+        deadline: Instant,
+    ) -> Option<ControllerResponse> {
         if leader_id == self.identity.node_id {
             let (reply, answer) = oneshot::channel();
             let request = Request { request: request.clone(), reply };
@@ -390,6 +406,7 @@ async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet
     let (joins, join_queue) = mpsc::channel(MAX_QUEUED_JOINS);
     let (session, session_queue) = mpsc::channel(MAX_QUEUED_HEARTBEATS);
     let (leader_sender, leader) = watch::channel(None);
+    let leader_contact = Arc::<LeaderContact>::default();
     let service = Arc::new(Service {
         identity: identity.clone(),
         log_store: log_store.clone(),
@@ -397,11 +414,13 @@ async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet
         joins,
         requests: requests.clone(),
         events: events.clone(),
+        leader_contact: Arc::clone(&leader_contact),
     });
     let routes = controller::add_routes(raft::add_routes(Routes::new(), service.clone()), service);
     let control_plane = Arc::new(server::serve(Plane::Control, routes));
     let active_controller = ActiveController {
         identity: identity.clone(),
+        leader_contact,
         raft: raft.clone(),
         controller,
         images: images.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;
+use openraft::raft::AppendEntriesResponse as RaftAppendEntriesResponse;
 use tokio::sync::{mpsc, oneshot};
 use vltava_metadata::{Endpoint, codec};
 use vltava_peer::CallError;
@@ -16,7 +17,7 @@ use vltava_peer::raft::{
 };
 use vltava_types::BrokerId;
 
-use crate::active_controller::{Event, Request};
+use crate::active_controller::{Event, LeaderContact, Request};
 use crate::encoding::decode_snapshot_meta;
 use crate::identity::{Identity, directory_from_wire, directory_to_wire, incarnation_to_wire, membership_index};
 use crate::log_store::LogStore;
@@ -32,13 +33,18 @@ pub(crate) struct Service {
     pub joins: mpsc::Sender<Join>,
     pub requests: mpsc::Sender<Request>,
     pub events: mpsc::Sender<Event>,
+    pub leader_contact: Arc<LeaderContact>,
 }
 
 impl RaftHandler for Service {
     async fn append_entries(&self, request: AppendEntriesRequest) -> Result<AppendEntriesResponse, CallError> {
         self.admit(request.envelope.as_ref()).await?;
+        let sender_id = request.envelope.as_ref().map(|envelope| envelope.sender_id);
         let request = wire::append_from_wire(request)?;
         let response = self.raft.append_entries(request).await.map_err(failed)?;
+        if let (Some(leader_id), false) = (sender_id, matches!(response, RaftAppendEntriesResponse::HigherVote(_))) {
+            self.leader_contact.heard_from(leader_id);
+        }
         Ok(wire::appended_to_wire(&response))
     }
 

@@ -37,7 +37,7 @@ pub(super) const TABLE: &[ConfigDef] = &[
     unset_string("broker.rack", Medium)
         .honoured()
         .says("Where the broker stands; replicas of a partition are spread over racks."),
-    int("broker.session.timeout.ms", "3000", Medium).honoured().says("A broker silent for so long is fenced."),
+    int("broker.session.timeout.ms", "2000", Medium).honoured().says("A broker silent for so long is fenced."),
     unset_class("client.quota.callback.class", Low),
     unset_string("cluster.id", High).honoured().says("The identity that a fresh cluster takes."),
     int("compression.gzip.level", "-1", Medium).valid(Valid::BetweenOr(1, 9, -1)).cluster_wide().honoured(),

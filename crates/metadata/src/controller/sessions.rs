@@ -82,6 +82,13 @@ impl Sessions {
         }
     }
 
+    /// Takes time from a session: its broker was silent before the session began.
+    pub(super) fn shorten(&mut self, broker_id: BrokerId, by_ms: i64) {
+        if let Some(session) = self.sessions.get_mut(&broker_id) {
+            session.last_heard_ms = session.last_heard_ms.saturating_sub(by_ms);
+        }
+    }
+
     pub(super) fn is_offline(&self, broker_id: BrokerId, partition: TopicPartition) -> bool {
         self.sessions.get(&broker_id).is_some_and(|session| session.offline.contains(&partition))
     }

@@ -49,7 +49,9 @@ pub struct World {
 }
 
 impl World {
+    /// Stories are told with sessions of three seconds.
     pub fn new(config: ControllerConfig) -> Self {
+        let config = ControllerConfig { session_timeout_ms: 3000, ..config };
         let mut world = Self {
             controller: Controller::new(config.clone()),
             image: ClusterImage::default(),
