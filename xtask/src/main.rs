@@ -33,6 +33,9 @@ enum Task {
     Check,
     /// Run whole clusters in one process on a simulated clock, network and disk.
     Sim {
+        /// Only faults at random moments, from so many seeds.
+        #[arg(long, conflicts_with = "arguments")]
+        seeds: Option<u64>,
         /// Passed on to `cargo test`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -45,7 +48,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test { suites } => test(&suites),
         Task::Check => check(),
-        Task::Sim { arguments } => sim(&arguments),
+        Task::Sim { seeds: Some(seeds), .. } => sim_seeds(seeds),
+        Task::Sim { seeds: None, arguments } => sim(&arguments),
         Task::Smoke => smoke(),
     };
     match outcome {
@@ -85,17 +89,28 @@ fn test(chosen: &[Suite]) -> anyhow::Result<()> {
 
 fn check() -> anyhow::Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
-    run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(sim_cargo().args(["fmt", "--check"]))?;
+    run(sim_cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn sim(arguments: &[String]) -> anyhow::Result<()> {
+    run(sim_cargo().arg("test").args(arguments))
+}
+
+fn sim_seeds(count: u64) -> anyhow::Result<()> {
+    let test = ["--test", "three_brokers", "any_fault_at_any_moment", "--", "--nocapture"];
+    run(sim_cargo().env("VLTAVA_SEEDS", format!("0..{count}")).arg("test").args(test))
 }
 
 /// The simulator is a workspace of its own, because it is built with `--cfg vltava_sim`; see its `.cargo/config.toml`.
-fn sim(arguments: &[String]) -> anyhow::Result<()> {
-    let directory = root().join("crates/sim");
+fn sim_cargo() -> Command {
     let mut command = cargo();
     // The simulator's own configuration counts only if these do not override it.
     command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     command.env("CARGO_TARGET_DIR", target().join("sim"));
-    run(command.current_dir(directory).arg("test").args(arguments))
+    command.current_dir(root().join("crates/sim"));
+    command
 }
 
 fn smoke() -> anyhow::Result<()> {

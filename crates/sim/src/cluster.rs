@@ -39,6 +39,7 @@ impl ClusterOptions {
 pub struct Cluster {
     sim: turmoil::Sim<'static>,
     brokers: u16,
+    clients: Vec<String>,
 }
 
 impl Cluster {
@@ -60,19 +61,25 @@ impl Cluster {
             let properties = properties(id, options);
             sim.host(host_name(id), move || run_broker(properties.clone(), host_name(id)));
         }
-        Self { sim, brokers: options.brokers }
+        Self { sim, brokers: options.brokers, clients: Vec::new() }
     }
 
     /// Adds a client. The simulation ends when all clients have.
     pub fn client(&mut self, name: &str, client: impl Future<Output = turmoil::Result> + 'static) {
+        self.clients.push(name.to_owned());
         self.sim.client(name, client);
+    }
+
+    /// Where clients reach each broker.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        (1..=self.brokers).map(|id| format!("{}:{CLIENT_PORT}", host_name(id))).collect()
     }
 
     /// The addresses that clients start from.
     #[must_use]
     pub fn bootstrap(&self) -> String {
-        let addresses: Vec<String> = (1..=self.brokers).map(|id| format!("{}:{CLIENT_PORT}", host_name(id))).collect();
-        addresses.join(",")
+        self.addresses().join(",")
     }
 
     /// Lets one tick pass. True when all clients have ended.
@@ -91,33 +98,70 @@ impl Cluster {
         self.sim.elapsed()
     }
 
-    /// Power loss: the broker is gone at once, and so is what it had not synced.
+    /// Power loss: the broker is gone at once, and so is what it had not synced. It says goodbye to nobody, and whoever
+    /// connects waits for ever.
     pub fn crash(&mut self, broker: i32) {
-        self.sim.crash(broker_name(broker));
+        // What the dying process would send on closing its sockets is dropped.
+        self.drop_all(broker);
+        // It does not close them in the same order each time, which nobody sees but a trace.
+        let nobody = tracing::subscriber::NoSubscriber::default();
+        tracing::subscriber::with_default(nobody, || self.sim.crash(broker_name(broker)));
+        self.disconnect(broker);
     }
 
     /// Starts a crashed broker on what is left of its disk.
     pub fn restart(&mut self, broker: i32) {
+        self.heal(broker, Meanwhile::Lost);
         self.sim.bounce(broker_name(broker));
     }
 
-    /// Cuts a broker off from the other brokers; clients still reach it.
+    /// Cuts a broker off from the other brokers; clients still reach it. Nothing tells of a cut: what is sent just does
+    /// not arrive, and connecting takes for ever. (A partition in turmoil's sense refuses connections at once, as if the
+    /// process were dead.)
     pub fn isolate(&mut self, broker: i32) {
-        for other in self.others(broker) {
-            self.sim.partition(broker_name(broker), broker_name(other));
+        for other in self.others(&broker_name(broker)) {
+            self.sim.hold(broker_name(broker), other.as_str());
         }
     }
 
-    /// Undoes [`Cluster::isolate`].
-    pub fn heal(&mut self, broker: i32) {
-        for other in self.others(broker) {
-            self.sim.repair(broker_name(broker), broker_name(other));
+    /// Cuts a broker off from everybody.
+    pub fn disconnect(&mut self, broker: i32) {
+        self.isolate(broker);
+        for client in &self.clients {
+            self.sim.hold(broker_name(broker), client.as_str());
         }
     }
 
-    fn others(&self, broker: i32) -> Vec<i32> {
-        (1..=i32::from(self.brokers)).filter(|other| *other != broker).collect()
+    /// Undoes [`Cluster::isolate`] and [`Cluster::disconnect`].
+    pub fn heal(&mut self, broker: i32, meanwhile: Meanwhile) {
+        if meanwhile == Meanwhile::Lost {
+            self.drop_all(broker);
+        }
+        let broker = broker_name(broker);
+        for other in self.others(&broker).iter().chain(&self.clients) {
+            self.sim.release(broker.as_str(), other.as_str());
+        }
     }
+
+    fn drop_all(&self, broker: i32) {
+        let broker = broker_name(broker);
+        for other in self.others(&broker).iter().chain(&self.clients) {
+            self.sim.partition(broker.as_str(), other.as_str());
+        }
+    }
+
+    fn others(&self, broker: &str) -> Vec<String> {
+        (1..=self.brokers).map(host_name).filter(|other| other != broker).collect()
+    }
+}
+
+/// What becomes of that which was sent through a cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// It arrives late, as TCP's retransmission has it; connections from before go on.
+    Delivered,
+    /// It is gone, and connections from before never work again, though nobody says so.
+    Lost,
 }
 
 fn host_name(id: u16) -> String {

@@ -19,7 +19,9 @@ pub struct Acknowledged {
 pub struct History {
     /// In the order of acknowledgement.
     pub acknowledged: Vec<Acknowledged>,
-    /// What a consumer read from the first offset to the high watermark.
+    /// What a consumer read all the while, as it became visible.
+    pub consumed: Vec<(Offset, String)>,
+    /// What a consumer read in the end, from the first offset to the high watermark.
     pub read: Vec<(Offset, String)>,
 }
 
@@ -30,6 +32,10 @@ pub enum Violation {
     LostWrite { value: String, offset: Offset, found: Option<String> },
     /// A value of an idempotent producer stands at more than one offset.
     Duplicate { value: String, offsets: Vec<Offset> },
+    /// A consumer saw a value that is not there in the end.
+    LostRead { value: String, offset: Offset, found: Option<String> },
+    /// A consumer saw offsets out of order.
+    NonmonotonicPoll { earlier: Offset, later: Offset },
     /// A later value was acknowledged at an earlier offset.
     NonmonotonicSend { earlier: String, later: String },
 }
@@ -43,6 +49,16 @@ impl History {
             let found = by_offset.get(&a.offset).map(|value| (*value).clone());
             Violation::LostWrite { value: a.value.clone(), offset: a.offset, found }
         });
+        let unread = self.consumed.iter().filter(|(offset, value)| by_offset.get(offset) != Some(&value));
+        let unread = unread.map(|(offset, value)| {
+            let found = by_offset.get(offset).map(|value| (*value).clone());
+            Violation::LostRead { value: value.clone(), offset: *offset, found }
+        });
+        let backwards = self
+            .consumed
+            .windows(2)
+            .filter(|pair| pair[1].0 <= pair[0].0)
+            .map(|pair| Violation::NonmonotonicPoll { earlier: pair[0].0, later: pair[1].0 });
         let mut offsets: BTreeMap<&String, Vec<Offset>> = BTreeMap::new();
         for (offset, value) in &self.read {
             offsets.entry(value).or_default().push(*offset);
@@ -55,7 +71,7 @@ impl History {
             self.acknowledged.windows(2).filter(|pair| pair[1].offset <= pair[0].offset).map(|pair| {
                 Violation::NonmonotonicSend { earlier: pair[0].value.clone(), later: pair[1].value.clone() }
             });
-        lost.chain(duplicates).chain(disorder).collect()
+        lost.chain(unread).chain(backwards).chain(duplicates).chain(disorder).collect()
     }
 
     /// The longest time between two acknowledgements.
@@ -79,7 +95,7 @@ mod tests {
             })
             .collect();
         let read = read.iter().enumerate().map(|(at, value)| (Offset(at as i64), (*value).to_owned())).collect();
-        History { acknowledged, read }.violations()
+        History { acknowledged, consumed: vec![], read }.violations()
     }
 
     #[test]
@@ -102,6 +118,19 @@ mod tests {
     fn a_value_at_two_offsets_is_a_duplicate() {
         let offsets = vec![Offset(0), Offset(1)];
         assert_eq!(history(&[("a", 0)], &["a", "a"]), [Violation::Duplicate { value: "a".into(), offsets }]);
+    }
+
+    #[test]
+    fn a_consumer_must_see_what_stays_in_the_order_in_which_it_stays() {
+        let consumed = vec![(Offset(1), "b".to_owned()), (Offset(0), "x".to_owned())];
+        let read = vec![(Offset(0), "a".to_owned()), (Offset(1), "b".to_owned())];
+        assert_eq!(
+            History { acknowledged: vec![], consumed, read }.violations(),
+            [
+                Violation::LostRead { value: "x".into(), offset: Offset(0), found: Some("a".into()) },
+                Violation::NonmonotonicPoll { earlier: Offset(1), later: Offset(0) },
+            ]
+        );
     }
 
     #[test]

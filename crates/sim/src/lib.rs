@@ -10,8 +10,12 @@ compile_error!(
 
 mod cluster;
 mod history;
+mod scenario;
+mod trace;
 mod workload;
 
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::{Cluster, ClusterOptions, Meanwhile};
 pub use history::{Acknowledged, History, Violation};
-pub use workload::{find_leader, produce_values, read_to_end};
+pub use scenario::{Fault, Outcome, Scenario, Victim};
+pub use trace::{Trace, show_events};
+pub use workload::{Producer, acts_as_leader, find_controller, find_leader, read_to_end, tail, wait_until_in_sync};
