@@ -214,8 +214,7 @@ impl<R: Replicas> Session<R> {
             match self.controller.call(request, sent_at + REGISTRATION_DEADLINE).await {
                 Ok(ControllerResponse::RegisterBroker(Ok(broker_epoch))) => {
                     tracing::info!(%broker_epoch, "registered with the controller");
-                    self.heard_at = sent_at;
-                    self.replicas.extend_lease(sent_at + self.settings.session_timeout);
+                    self.heard(sent_at);
                     return broker_epoch;
                 }
                 Ok(ControllerResponse::RegisterBroker(Err(refusal))) => {
@@ -310,8 +309,7 @@ impl<R: Replicas> Session<R> {
         match response {
             Ok(ControllerResponse::Heartbeat(reply)) => {
                 if let Ok(reply) = &reply {
-                    self.heard_at = sent_at;
-                    self.replicas.extend_lease(sent_at + self.settings.session_timeout);
+                    self.heard(sent_at);
                     // Whom the controller has fenced leads nothing any more, whatever the last image said (trap 15).
                     self.serve(!reply.is_fenced);
                 }
@@ -328,6 +326,12 @@ impl<R: Replicas> Session<R> {
                 None
             }
         }
+    }
+
+    /// The controller answered what was sent at `sent_at`: the session lasts from there, here and for whoever serves.
+    fn heard(&mut self, sent_at: Instant) {
+        self.heard_at = sent_at;
+        self.replicas.extend_lease(sent_at + self.settings.session_timeout);
     }
 
     fn lose_session(&mut self) {
