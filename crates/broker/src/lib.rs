@@ -10,6 +10,7 @@ mod connection;
 pub mod controller;
 pub mod coordinator;
 mod dirty_set;
+pub mod disk;
 mod fenced_lately;
 mod fetch_sessions;
 mod isr;

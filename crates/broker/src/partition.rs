@@ -22,10 +22,11 @@ use vltava_replication::{
     BrokerStatus, EpochEndOffset, FencingError, FollowerState, LeaderAction, LeaderState, LogOffsets,
     NotEnoughReplicas, PartitionAssignment, SequenceError,
 };
-use vltava_storage::{Flush, Flushable, Flusher, Log, LogDir, PartitionName, RecoveryCheckpoint, StorageError};
+use vltava_storage::{Flush, Flushable, Log, PartitionName, RecoveryCheckpoint, StorageError};
 use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, TimestampMs, TopicPartition};
 
 use crate::dirty_set::DirtySet;
+use crate::disk::Disk;
 use crate::isr::IsrProposals;
 use crate::partition_config::PartitionConfig;
 
@@ -195,28 +196,6 @@ impl Surroundings {
     pub fn extend_lease(&self, end: Instant) {
         let end_ms = end.saturating_duration_since(self.started).as_millis();
         self.lease_end_ms.store(i64::try_from(end_ms).unwrap_or(i64::MAX), Ordering::Release);
-    }
-}
-
-/// A log directory in service, with what happens to all of its logs.
-pub struct Disk {
-    pub log_dir: Arc<LogDir>,
-    pub flusher: Flusher,
-    /// Less is free than `vltava.disk.reserve.bytes`: nothing is appended for clients until there is more again.
-    pub is_full: AtomicBool,
-    /// An I/O error was seen. Nothing on this disk is used any more (trap 27).
-    pub has_failed: AtomicBool,
-    /// Rung at the first failure.
-    pub failure: Arc<Notify>,
-}
-
-impl Disk {
-    /// Takes note of an error: an I/O error fails the disk.
-    pub fn on_error(&self, error: &StorageError) {
-        if error.is_io() && !self.has_failed.swap(true, Ordering::AcqRel) {
-            tracing::error!(log_dir = %self.log_dir.path().display(), %error, "log directory failed");
-            self.failure.notify_one();
-        }
     }
 }
 

@@ -21,7 +21,7 @@ use vltava_peer::{Plane, client};
 use vltava_types::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, TopicPartition};
 
 use crate::dirty_set::DirtySet;
-use crate::partition::Partition;
+use crate::partition::{LeaderNewsError, Partition};
 
 /// The pause after a stream broke; it doubles up to [`MAX_BACKOFF`] as long as no stream can be opened.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
@@ -35,6 +35,9 @@ const ELECTION_PAUSE: Duration = Duration::from_millis(20);
 
 /// The pause before a partition asks again that was refused for another reason, or could not store what it got.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(200);
+
+/// The pause before a partition asks again whose disk had no room for more.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What fetchers need to know of their broker.
 pub(crate) trait FetcherContext: Send + Sync + 'static {
@@ -201,6 +204,8 @@ struct Stream<'a> {
     subscribed: BTreeMap<TopicPartition, SubscriptionId>,
     /// Partitions that were refused, and when they ask again.
     paused: BTreeMap<TopicPartition, Instant>,
+    /// Partitions whose disk had no room for what the leader sent.
+    refused_for_room: BTreeSet<TopicPartition>,
     next_id: SubscriptionId,
     received_bytes: u64,
     reported_bytes: u64,
@@ -229,6 +234,7 @@ impl<'a> Stream<'a> {
             subscriptions: BTreeMap::new(),
             subscribed: BTreeMap::new(),
             paused: BTreeMap::new(),
+            refused_for_room: BTreeSet::new(),
             next_id: 1,
             received_bytes: 0,
             reported_bytes: 0,
@@ -280,6 +286,9 @@ impl<'a> Stream<'a> {
             self.paused.remove(&partition);
             let subscribed = self.subscribed.get(&partition).copied();
             match (self.wanted.get(partition), subscribed) {
+                (Some(partition), None) if self.is_without_room(&partition) => {
+                    self.paused.insert(partition.id(), Instant::now() + FULL_DISK_PAUSE);
+                }
                 (Some(partition), None) => self.subscribe(partition),
                 (None, Some(id)) => {
                     self.forget(id);
@@ -288,6 +297,15 @@ impl<'a> Stream<'a> {
                 (Some(_), Some(_)) | (None, None) => {}
             }
         }
+    }
+
+    /// Whether the partition had no room for what it was sent, and has none yet. One that has not tried subscribes: it may
+    /// have everything already, and is then in sync.
+    fn is_without_room(&mut self, partition: &Partition) -> bool {
+        if partition.has_room() {
+            self.refused_for_room.remove(&partition.id());
+        }
+        self.refused_for_room.contains(&partition.id())
     }
 
     fn subscribe(&mut self, partition: Arc<Partition>) {
@@ -358,7 +376,12 @@ impl<'a> Stream<'a> {
                 (Ok(()), true, refusal_pause(*code))
             }
         };
-        if let Err(error) = outcome {
+        if matches!(outcome, Err(LeaderNewsError::Full)) {
+            tracing::debug!(partition = %partition.name(), leader = %self.leader, "no room for the leader's records");
+            self.refused_for_room.insert(partition.id());
+            pause = FULL_DISK_PAUSE;
+            self.outgoing.unsubscribe.push(update.id);
+        } else if let Err(error) = outcome {
             tracing::warn!(partition = %partition.name(), leader = %self.leader, %error, "news of the leader refused");
             pause = REFUSAL_PAUSE;
             // The leader must not go on sending.

@@ -23,8 +23,9 @@ use vltava_types::{BrokerEpoch, BrokerId, DirectoryId, TopicId, TopicPartition};
 
 use crate::config::BrokerConfig;
 use crate::controller::Controller;
+use crate::disk::{Disk, Room};
 use crate::isr;
-use crate::partition::{Disk, Partition, Surroundings};
+use crate::partition::{Partition, Surroundings};
 use crate::partition_config::PartitionConfig;
 use crate::replica_fetcher::{FetcherContext, Fetchers};
 use crate::replica_stream;
@@ -49,13 +50,22 @@ pub struct ReplicaManager {
     unusable: BTreeMap<PartitionName, LoadFailure>,
     partitions: RwLock<BTreeMap<TopicPartition, Arc<Partition>>>,
     /// Partitions that the image wants here and that have no log that can be opened or created.
-    not_opened: Mutex<BTreeSet<TopicPartition>>,
+    not_opened: Mutex<BTreeMap<TopicPartition, NotOpened>>,
     fetchers: Fetchers,
     /// -1 until registered.
     broker_epoch: Arc<AtomicI64>,
     previous_broker_epoch: BrokerEpoch,
     applied: watch::Sender<Arc<ClusterImage>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Why a replica that the image wants here has no log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NotOpened {
+    /// There was no room for it. Tried again until there is.
+    NoRoom,
+    /// Its log cannot be opened, or could not be created.
+    Unusable,
 }
 
 /// A log directory as DescribeLogDirs shows it.
@@ -82,7 +92,8 @@ impl ReplicaManager {
         let broker_epoch = Arc::new(AtomicI64::new(BrokerEpoch::NONE.value()));
         let disk_failure = Arc::new(Notify::new());
         let loaded = load_all(&config, &controller, &logs).await?;
-        let disks = logs.online().into_iter().map(|log_dir| open_disk(log_dir, &disk_failure)).collect();
+        let reserve_bytes = config.storage.disk_reserve_bytes;
+        let disks = logs.online().into_iter().map(|log_dir| open_disk(log_dir, reserve_bytes, &disk_failure)).collect();
         let fetchers = Fetchers::new(Arc::new(Context {
             config: Arc::clone(&config),
             images: controller.images(),
@@ -183,7 +194,7 @@ impl ReplicaManager {
     pub fn offline_partitions(&self) -> Vec<TopicPartition> {
         let hosted = self.partitions();
         let offline = hosted.iter().filter(|partition| !partition.is_online()).map(|partition| partition.id());
-        offline.chain(self.not_opened.lock().iter().copied()).collect()
+        offline.chain(self.not_opened.lock().keys().copied()).collect()
     }
 
     /// Waits until no log directory works any more: the broker has nothing left to do then.
@@ -272,8 +283,8 @@ async fn run_isr(surroundings: Arc<Surroundings>, manager: Weak<ReplicaManager>,
     isr::send_proposals(&surroundings.isr_proposals, controller, surroundings.node_id, broker_epoch, partition).await;
 }
 
-fn open_disk(log_dir: Arc<LogDir>, failure: &Arc<Notify>) -> Arc<Disk> {
-    Arc::new_cyclic(|disk: &Weak<Disk>| {
+fn open_disk(log_dir: Arc<LogDir>, reserve_bytes: u64, failure: &Arc<Notify>) -> Arc<Disk> {
+    let disk = Arc::new_cyclic(|disk: &Weak<Disk>| {
         let disk = Weak::clone(disk);
         let on_failure = move |error: StorageError| {
             if let Some(disk) = disk.upgrade() {
@@ -283,11 +294,13 @@ fn open_disk(log_dir: Arc<LogDir>, failure: &Arc<Notify>) -> Arc<Disk> {
         Disk {
             log_dir,
             flusher: Flusher::start(FLUSH_THREADS, on_failure),
-            is_full: AtomicBool::new(false),
+            room: Room::new(reserve_bytes),
             has_failed: AtomicBool::new(false),
             failure: Arc::clone(failure),
         }
-    })
+    });
+    disk.look();
+    disk
 }
 
 /// What start-up found on the disks.

@@ -37,18 +37,44 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Replaces a file's contents so that a crash at any point leaves either the old or the new contents, and the new
-/// ones are durable on return: temporary file, fsync, rename, directory fsync.
+/// ones are durable on return: temporary file, fsync, rename, directory fsync. An error of the kinds
+/// [`io::ErrorKind::StorageFull`] and [`io::ErrorKind::QuotaExceeded`] means that the old contents stand.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or_else(|| io::Error::other("a file to replace must have a directory"))?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = Path::new(&temporary);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(temporary)?;
+    if let Err(error) = write_durably(temporary, contents).and_then(|()| rename(temporary, path)) {
+        // What is left of it would take the room that others need; the next attempt does without it, too.
+        let _ = remove_file(temporary);
+        return Err(error);
+    }
+    // The new contents stand already, durable or not: never an error that says the opposite.
+    sync_dir(directory).map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => io::Error::other(error),
+        _ => error,
+    })
+}
+
+fn write_durably(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     file.write_all(contents)?;
-    file.sync_all()?;
-    drop(file);
-    rename(temporary, path)?;
-    sync_dir(directory)
+    file.sync_all()
+}
+
+/// Creates or replaces a file of so many bytes whose contents do not matter, with room on the disk for all of them.
+pub fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
+    #[cfg(not(vltava_sim))]
+    {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
+        Ok(())
+    }
+    #[cfg(vltava_sim)]
+    {
+        let _ = (path, bytes);
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
 }
 
 /// How large a file system is.

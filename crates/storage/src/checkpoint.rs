@@ -17,7 +17,7 @@ use crate::error::AtPath;
 use crate::{PartitionName, StorageError};
 
 /// One checkpoint file and its contents. Changes are durable on return: written to a temporary file, renamed, and the
-/// directory flushed (trap 28).
+/// directory flushed (trap 28). Without room for that, the file and what is known of it stay as they were.
 #[derive(Debug)]
 pub struct OffsetCheckpoint {
     path: PathBuf,
@@ -72,7 +72,7 @@ impl OffsetCheckpoint {
         let mut changed = offsets.clone();
         change(&mut changed);
         if changed != *offsets {
-            fs::write_atomically(&self.path, print(&changed).as_bytes()).at(&self.path)?;
+            fs::write_atomically(&self.path, print(&changed).as_bytes()).unless_full(&self.path)?;
             *offsets = changed;
         }
         Ok(())

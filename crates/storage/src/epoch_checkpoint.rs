@@ -55,7 +55,7 @@ impl EpochCheckpoint {
     pub fn write(&self, epochs: &EpochsVersion) -> Result<(), StorageError> {
         let mut written = self.written.lock();
         if *written < epochs.version {
-            fs::write_atomically(&self.path, print(&epochs.entries).as_bytes()).at(&self.path)?;
+            fs::write_atomically(&self.path, print(&epochs.entries).as_bytes()).unless_full(&self.path)?;
             *written = epochs.version;
         }
         Ok(())

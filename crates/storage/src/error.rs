@@ -14,6 +14,10 @@ pub enum StorageError {
         #[source]
         source: io::Error,
     },
+    /// The file system, or a quota on it, has no room. What was begun was taken back, so that nothing has changed: it
+    /// may be tried again when there is space.
+    #[error("no space left for {}", path.display())]
+    Full { path: PathBuf },
     /// What is stored is not what was written. The replica leaves the ISR and fetches again (trap 26).
     #[error("corrupt data in {} at position {position}: {reason}", path.display())]
     Corrupt { path: PathBuf, position: u64, reason: String },
@@ -44,6 +48,20 @@ impl StorageError {
         matches!(self, Self::Io { .. })
     }
 
+    /// Whether there was no room, which nothing but time is lost by.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+
+    /// Where something was left half done, a lack of room is a failure like any other.
+    pub(crate) fn or_failed(self) -> Self {
+        match self {
+            Self::Full { path } => Self::Io { path, source: io::ErrorKind::StorageFull.into() },
+            other => other,
+        }
+    }
+
     pub(crate) fn corrupt(path: &Path, position: u64, reason: impl Into<String>) -> Self {
         Self::Corrupt { path: path.to_owned(), position, reason: reason.into() }
     }
@@ -52,10 +70,20 @@ impl StorageError {
 /// Adds the path to an I/O error.
 pub(crate) trait AtPath<T> {
     fn at(self, path: &Path) -> Result<T, StorageError>;
+
+    /// For what leaves nothing behind when there is no room for it, or is taken back: that is no failure of the disk.
+    fn unless_full(self, path: &Path) -> Result<T, StorageError>;
 }
 
 impl<T> AtPath<T> for io::Result<T> {
     fn at(self, path: &Path) -> Result<T, StorageError> {
         self.map_err(|source| StorageError::Io { path: path.to_owned(), source })
+    }
+
+    fn unless_full(self, path: &Path) -> Result<T, StorageError> {
+        self.map_err(|source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageError::Full { path: path.to_owned() },
+            _ => StorageError::Io { path: path.to_owned(), source },
+        })
     }
 }

@@ -2,11 +2,15 @@
 //!
 //! Nobody waits for more work to arrive: the flusher takes whatever is dirty, and what becomes dirty while it flushes
 //! is taken together by the next round. The busier the directory, the larger the groups.
+//!
+//! A flush that fails ends the directory: what the page cache says afterwards is worth nothing. A full file system is no
+//! such failure as long as only a checkpoint beside the data lacks room, which is then written later.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -17,6 +21,9 @@ use vltava_types::Offset;
 use crate::StorageError;
 use crate::epoch_checkpoint::{EpochCheckpoint, EpochsVersion};
 use crate::error::AtPath;
+
+/// The pause before a checkpoint is written again that there was no room for.
+const ROOM_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What has to reach the disk so that a log is durable below [`Flush::up_to`]. Taken from the log under its lock
 /// with [`crate::Log::begin_flush`], run without it, and handed back to [`crate::Log::end_flush`].
@@ -41,6 +48,7 @@ impl Flush {
     }
 
     /// Blocks until everything is on disk. An error means that the log directory has failed: never try again (trap 27).
+    /// The exception is [`StorageError::Full`]: the data are on disk, and a checkpoint has yet to be written.
     pub fn run(&self) -> Result<(), StorageError> {
         for (path, file) in &self.files {
             file.sync_data().at(path)?;
@@ -100,7 +108,7 @@ impl Flusher {
         if self.has_failed() {
             return;
         }
-        let address = Arc::as_ptr(&log).cast::<()>().addr();
+        let address = address_of(&log);
         let mut dirty = self.shared.dirty.lock();
         if dirty.addresses.insert(address) {
             dirty.logs.push(log);
@@ -123,45 +131,68 @@ impl Drop for Flusher {
 }
 
 async fn flush_rounds(shared: Arc<Shared>, parallelism: usize, on_failure: impl FnOnce(StorageError) + Send) {
+    // Logs with a checkpoint that there was no room for.
+    let mut unfinished: Vec<Arc<dyn Flushable>> = Vec::new();
     loop {
-        shared.wake.notified().await;
-        let logs = std::mem::take(&mut *shared.dirty.lock()).logs;
-        if let Err(error) = flush_all(logs, parallelism).await {
-            shared.failed.store(true, Ordering::Release);
-            *shared.dirty.lock() = Dirty::default();
-            tracing::error!(%error, "flush failed, the log directory goes offline");
-            on_failure(error);
-            return;
+        let pause = if unfinished.is_empty() { Duration::MAX } else { ROOM_RETRY_PAUSE };
+        // Either way there is something to do now.
+        let _ = tokio::time::timeout(pause, shared.wake.notified()).await;
+        let mut dirty = std::mem::take(&mut *shared.dirty.lock());
+        for log in unfinished.drain(..) {
+            if dirty.addresses.insert(address_of(&log)) {
+                dirty.logs.push(log);
+            }
+        }
+        match flush_all(dirty.logs, parallelism).await {
+            Ok(without_room) => unfinished = without_room,
+            Err(error) => {
+                shared.failed.store(true, Ordering::Release);
+                *shared.dirty.lock() = Dirty::default();
+                tracing::error!(%error, "flush failed, the log directory goes offline");
+                on_failure(error);
+                return;
+            }
         }
     }
 }
 
-/// Flushes the logs on up to `parallelism` threads. Ends early, with the first error, if there is one.
-async fn flush_all(logs: Vec<Arc<dyn Flushable>>, parallelism: usize) -> Result<(), StorageError> {
+fn address_of(log: &Arc<dyn Flushable>) -> usize {
+    Arc::as_ptr(log).cast::<()>().addr()
+}
+
+/// Flushes the logs on up to `parallelism` threads. Ends early, with the first error, if there is one. Returns those for
+/// whose checkpoints there was no room.
+async fn flush_all(logs: Vec<Arc<dyn Flushable>>, parallelism: usize) -> Result<Vec<Arc<dyn Flushable>>, StorageError> {
     let share = logs.len().div_ceil(parallelism).max(1);
     let mut logs = logs.into_iter().peekable();
     let mut workers = Vec::new();
     while logs.peek().is_some() {
         let logs: Vec<_> = logs.by_ref().take(share).collect();
         workers.push(task::spawn(task::blocking(move || {
+            let mut without_room = Vec::new();
             for log in logs {
-                if let Some(flush) = log.begin_flush() {
-                    flush.run()?;
-                    log.end_flush(&flush);
+                let Some(flush) = log.begin_flush() else { continue };
+                match flush.run() {
+                    Ok(()) => log.end_flush(&flush),
+                    Err(error) if error.is_full() => without_room.push(log),
+                    Err(error) => return Err(error),
                 }
             }
-            Ok(())
+            Ok(without_room)
         })));
     }
-    let mut outcome = Ok(());
+    let mut outcome = Ok(Vec::new());
     for worker in workers {
         let flushed = match worker.await {
             Ok(flushed) => flushed,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The runtime is shutting down.
-            Err(_) => return Ok(()),
+            Err(_) => return Ok(Vec::new()),
         };
-        outcome = outcome.and(flushed);
+        outcome = outcome.and_then(|mut all: Vec<_>| {
+            all.extend(flushed?);
+            Ok(all)
+        });
     }
     outcome
 }

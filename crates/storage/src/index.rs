@@ -181,7 +181,7 @@ pub(crate) struct IndexFile<const WIDTH: usize> {
 
 impl<const WIDTH: usize> IndexFile<WIDTH> {
     fn open(path: PathBuf) -> Result<Self, StorageError> {
-        let file = open_file(&path).at(&path)?;
+        let file = open_file(&path).unless_full(&path)?;
         let entries = file.metadata().at(&path)?.len() / WIDTH as u64;
         Ok(Self { path, file: Mutex::new(Some(Arc::new(file))), entries: AtomicU64::new(entries) })
     }
@@ -223,7 +223,7 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
 
     fn append(&self, bytes: [u8; WIDTH]) -> Result<(), StorageError> {
         let entries = self.len();
-        self.handle()?.write_all_at(&bytes, entries * WIDTH as u64).at(&self.path)?;
+        self.handle()?.write_all_at(&bytes, entries * WIDTH as u64).unless_full(&self.path)?;
         self.entries.store(entries + 1, Ordering::Release);
         Ok(())
     }

@@ -12,7 +12,7 @@ use vltava_types::{LeaderEpoch, Offset, TimestampMs, TopicId};
 
 use crate::epoch_checkpoint::{EpochCheckpoint, EpochsVersion};
 use crate::error::AtPath;
-use crate::segment::{SNAPSHOT_SUFFIX, Segment, file_path};
+use crate::segment::{SNAPSHOT_SUFFIX, Segment, SegmentEnd, file_path};
 use crate::{
     Flush, LogConfig, LogReader, OffsetCheckpoint, PartitionName, SegmentInfo, StorageError, partition_metadata,
     producer_snapshot,
@@ -146,16 +146,12 @@ impl Log {
         if fs::metadata(directory).is_ok() {
             return Err(StorageError::Exists { path: directory.to_owned() });
         }
-        fs::create_dir_all(directory).at(directory)?;
         let start = options.log_start_offset;
-        let segment = Segment::open(directory, start)?;
         let epoch_checkpoint = Arc::new(EpochCheckpoint::new(directory));
-        epoch_checkpoint.write(&EpochsVersion { version: 1, entries: vec![] })?;
-        // Last, and it flushes the directory: a directory with this file holds a whole log.
-        partition_metadata::write(directory, topic_id)?;
-        if let Some(parent) = directory.parent() {
-            fs::sync_dir(parent).at(parent)?;
-        }
+        let segment = Self::create_files(directory, topic_id, start, &epoch_checkpoint).inspect_err(|_| {
+            // What there was no room for takes none. What stays has no identity, and is removed at the next start.
+            let _ = fs::remove_dir_all(directory);
+        })?;
         let active = ActiveSegment::new(&config);
         Ok(Self {
             directory: directory.to_owned(),
@@ -179,6 +175,23 @@ impl Log {
             deleted: Vec::new(),
             recovery_points: options.recovery_points,
         })
+    }
+
+    fn create_files(
+        directory: &Path,
+        topic_id: TopicId,
+        start: Offset,
+        epoch_checkpoint: &EpochCheckpoint,
+    ) -> Result<Segment, StorageError> {
+        fs::create_dir_all(directory).unless_full(directory)?;
+        let segment = Segment::open(directory, start)?;
+        epoch_checkpoint.write(&EpochsVersion { version: 1, entries: vec![] })?;
+        // Last, and it flushes the directory: a directory with this file holds a whole log.
+        partition_metadata::write(directory, topic_id)?;
+        if let Some(parent) = directory.parent() {
+            fs::sync_dir(parent).at(parent)?;
+        }
+        Ok(segment)
     }
 
     #[must_use]
@@ -258,7 +271,8 @@ impl Log {
     }
 
     /// Appends batches that were checked and stamped: base offsets (exactly from the log end on, without gaps), leader
-    /// epoch, timestamps, CRC. All of them or none; readable at once, durable after the next flush.
+    /// epoch, timestamps, CRC. Readable at once, durable after the next flush. All of them or none; but if the file system
+    /// is full ([`StorageError::Full`]) those that fit into the active segment may be in the log, as its end tells.
     pub fn append_as_leader(&mut self, batches: &[u8]) -> Result<Appended, StorageError> {
         self.append(batches, Origin::Leader)
     }
@@ -362,9 +376,10 @@ impl Log {
 
     /// Flushes everything and writes what makes the next opening quick. For a clean shutdown.
     pub fn close(&mut self) -> Result<(), StorageError> {
-        self.take_snapshot()?;
+        // Both make the next opening quicker, and are not worth more room than there is.
+        unless_full(self.take_snapshot())?;
         let active = Arc::clone(self.active_segment());
-        active.complete_time_index()?;
+        unless_full(active.complete_time_index())?;
         for (path, file) in self.recovery_checkpoint()?.indexes {
             file.sync_data().at(&path)?;
         }
@@ -397,27 +412,30 @@ impl Log {
         }
     }
 
-    /// Seals the active segment and begins another one at `base_offset`.
+    /// Seals the active segment and begins another one at `base_offset`. Without room for it the active one stays.
     pub(crate) fn roll(&mut self, base_offset: Offset) -> Result<(), StorageError> {
         let sealed = Arc::clone(self.active_segment());
         if sealed.base_offset == base_offset {
             assert!(sealed.size() == 0, "two segments cannot begin at the same offset");
             return Ok(());
         }
-        self.take_snapshot()?;
-        self.directory_version += 1;
-        let version = self.directory_version;
-        for (path, file) in [
+        let files = [
             (sealed.path().to_owned(), Arc::clone(sealed.file())),
             (sealed.offset_index.file().path().to_owned(), sealed.offset_index.file().handle()?),
             (sealed.time_index.file().path().to_owned(), sealed.time_index.file().handle()?),
-        ] {
-            self.unflushed.push(UnflushedFile { path, file, version });
+        ];
+        // What needs room comes first.
+        self.take_snapshot()?;
+        let segment = Arc::new(Segment::create(&self.directory, base_offset)?);
+        let end = sealed.end();
+        if let Err(error) = sealed.complete_time_index() {
+            Segment::remove_files_of(&self.directory, base_offset);
+            return Err(take_back(&sealed, &end, error));
         }
+        self.directory_version += 1;
+        let version = self.directory_version;
+        self.unflushed.extend(files.map(|(path, file)| UnflushedFile { path, file, version }));
         sealed.seal()?;
-        let segment = Arc::new(Segment::open(&self.directory, base_offset)?);
-        // Files of this name may be left from a truncation that a crash interrupted.
-        segment.truncate(0, base_offset)?;
         let mut segments = Vec::clone(&self.segments);
         segments.push(segment);
         self.segments = Arc::new(segments);
@@ -428,7 +446,11 @@ impl Log {
     /// Writes the producers' state as of the log end; flushed with the log.
     pub(crate) fn take_snapshot(&mut self) -> Result<(), StorageError> {
         let path = file_path(&self.directory, self.log_end_offset, SNAPSHOT_SUFFIX);
-        producer_snapshot::write(&path, &self.producers)?;
+        self.unflushed.retain(|unflushed| unflushed.path != path);
+        if let Err(error) = producer_snapshot::write(&path, &self.producers) {
+            self.snapshots.remove(&self.log_end_offset);
+            return Err(error);
+        }
         self.snapshots.insert(self.log_end_offset);
         self.directory_version += 1;
         let file = Arc::new(fs::OpenOptions::new().read(true).write(true).open(&path).at(&path)?);
@@ -517,7 +539,7 @@ impl Log {
         if headers.is_empty() { refuse("there is no batch".to_owned()) } else { Ok(headers) }
     }
 
-    /// Appends batches to the active segment, where they fit.
+    /// Appends batches to the active segment, where they fit. All of them or none, if only the room was lacking.
     fn append_run(&mut self, bytes: &[u8], headers: &[(BatchHeader, usize)]) -> Result<(), StorageError> {
         let (Some((_, start)), Some((last, last_position))) = (headers.first(), headers.last()) else {
             return Ok(());
@@ -525,14 +547,21 @@ impl Log {
         let active = Arc::clone(self.active_segment());
         let segment_position = active.size();
         let run = &bytes[*start..last_position + last.size()];
-        active.write(run)?;
+        let end = active.end();
+        let mut bytes_since_index_entry = self.active.bytes_since_index_entry;
+        let written = active.write(run).and_then(|()| {
+            headers.iter().try_for_each(|(header, position)| {
+                let position = segment_position + (position - start) as u64;
+                let interval = self.config.index_interval_bytes;
+                active.index_batch(position, header, &mut bytes_since_index_entry, interval)
+            })
+        });
+        if let Err(error) = written {
+            return Err(take_back(&active, &end, error));
+        }
+        // From here on nothing fails.
+        self.active.bytes_since_index_entry = bytes_since_index_entry;
         for (header, position) in headers {
-            active.index_batch(
-                segment_position + (position - start) as u64,
-                header,
-                &mut self.active.bytes_since_index_entry,
-                self.config.index_interval_bytes,
-            )?;
             self.active.first_timestamp.get_or_insert(header.max_timestamp.value());
             self.replay(header, &bytes[*position..position + header.size()]);
         }
@@ -562,6 +591,26 @@ impl Log {
     fn base_offset_for(&self, header: &BatchHeader) -> Offset {
         let distance = header.last_offset().value().saturating_sub(self.log_end_offset.value());
         if distance > i64::from(i32::MAX) { header.base_offset } else { self.log_end_offset }
+    }
+}
+
+/// Takes back what was written before the room ran out. If that fails too, the disk has failed: what is on it is no
+/// longer known.
+fn take_back(segment: &Segment, end: &SegmentEnd, error: StorageError) -> StorageError {
+    if !error.is_full() {
+        return error;
+    }
+    match segment.take_back(end) {
+        Ok(()) => error,
+        Err(failure) => failure.or_failed(),
+    }
+}
+
+/// Goes on without what there is no room for.
+fn unless_full(outcome: Result<(), StorageError>) -> Result<(), StorageError> {
+    match outcome {
+        Err(error) if error.is_full() => Ok(()),
+        outcome => outcome,
     }
 }
 

@@ -200,8 +200,10 @@ impl LogDir {
         fs::rename(directory, &renamed).at(directory)?;
         fs::sync_dir(&self.path).at(&self.path)?;
         self.deleted.lock().push((now, renamed));
-        match name.parse() {
-            Ok(partition) => self.forget(&partition),
+        match name.parse().map(|partition| self.forget(&partition)) {
+            // A log of this name is created only after they are forgotten.
+            Ok(Err(error)) if error.is_full() => Ok(()),
+            Ok(outcome) => outcome,
             Err(_) => Ok(()),
         }
     }

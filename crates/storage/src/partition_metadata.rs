@@ -13,7 +13,7 @@ const FILE_NAME: &str = "partition.metadata";
 /// Durable on return.
 pub(crate) fn write(directory: &Path, topic_id: TopicId) -> Result<(), StorageError> {
     let path = directory.join(FILE_NAME);
-    fs::write_atomically(&path, format!("version: 0\ntopic_id: {topic_id}\n").as_bytes()).at(&path)
+    fs::write_atomically(&path, format!("version: 0\ntopic_id: {topic_id}\n").as_bytes()).unless_full(&path)
 }
 
 /// `None` if there is no such file.

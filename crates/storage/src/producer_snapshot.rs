@@ -22,9 +22,12 @@ const VERSION: i16 = 1;
 const HEADER_SIZE: usize = 10;
 const ENTRY_SIZE: usize = 46;
 
-/// Writes the snapshot; it is not flushed.
+/// Writes the snapshot; it is not flushed. Without room for it there is none afterwards.
 pub(crate) fn write(path: &Path, producers: &ProducerStates) -> Result<(), StorageError> {
-    fs::write(path, encode(producers)).at(path)
+    fs::write(path, encode(producers)).unless_full(path).inspect_err(|_| {
+        // A torn one would be passed over, but takes room.
+        let _ = fs::remove_file(path);
+    })
 }
 
 /// `None` if the file is not a whole snapshot.

@@ -27,14 +27,17 @@ impl Log {
         now: TimestampMs,
         high_watermark: Offset,
     ) -> Result<DeletedSegments, StorageError> {
-        let count = self.count_deletable(now, high_watermark)?;
+        let mut count = self.count_deletable(now, high_watermark)?;
+        if count > 0 && count == self.segments.len() {
+            // A log always has a segment to append to. Without room for a new one, the last one makes it for the others.
+            match self.roll(self.log_end_offset) {
+                Err(error) if error.is_full() => count -= 1,
+                outcome => outcome?,
+            }
+        }
         let mut deleted = DeletedSegments { segments: count, bytes: 0, log_start_offset: self.log_start_offset };
         if count == 0 {
             return Ok(deleted);
-        }
-        if count == self.segments.len() {
-            // A log always has a segment to append to.
-            self.roll(self.log_end_offset)?;
         }
         // The start moves first: readers taken from here on do not look for what goes.
         self.advance_log_start_offset(self.segments[count].base_offset)?;
@@ -115,9 +118,13 @@ impl Log {
             let mut renamed = path.clone().into_os_string();
             renamed.push(".");
             renamed.push(DELETED_SUFFIX);
-            fs::rename(&path, &renamed).at(&path)?;
+            match fs::rename(&path, &renamed).unless_full(&path) {
+                Ok(()) => self.deleted.push((now, renamed.into())),
+                // The directory has no room for another name. Readers have the file open.
+                Err(error) if error.is_full() => fs::remove_file(&path).at(&path)?,
+                Err(error) => return Err(error),
+            }
             self.unflushed.retain(|unflushed| unflushed.path != path);
-            self.deleted.push((now, renamed.into()));
         }
         self.directory_version += 1;
         Ok(())

@@ -47,6 +47,15 @@ pub(crate) struct Segment {
     pub time_index: TimeIndex,
 }
 
+/// Where a segment and its indexes ended before an append.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentEnd {
+    size: u64,
+    offset_entries: u64,
+    time_entries: u64,
+    largest_timestamp: Option<TimeEntry>,
+}
+
 /// What a walk to the end of a segment finds out, besides what the [`Segment`] keeps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tail {
@@ -62,7 +71,13 @@ impl Segment {
     /// largest timestamp is only known after [`Segment::walk_tail`] or [`Segment::load_largest_timestamp`].
     pub fn open(directory: &Path, base_offset: Offset) -> Result<Self, StorageError> {
         let path = file_path(directory, base_offset, LOG_SUFFIX);
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).at(&path)?;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .unless_full(&path)?;
         let size = file.metadata().at(&path)?.len();
         let base = base_offset.value();
         Ok(Self {
@@ -102,9 +117,44 @@ impl Segment {
         }
     }
 
-    /// Writes whole batches at the end. They are not part of the segment until [`Segment::set_size`].
+    /// Creates an empty segment. Files of its name may be left from a truncation that a crash interrupted. Without room
+    /// for all of them there are none afterwards.
+    pub fn create(directory: &Path, base_offset: Offset) -> Result<Self, StorageError> {
+        Self::open(directory, base_offset)
+            .and_then(|segment| segment.truncate(0, base_offset).map(|()| segment))
+            .inspect_err(|_| Self::remove_files_of(directory, base_offset))
+    }
+
+    /// Removes whatever there is of a segment that never came to be; what cannot be removed is overwritten later.
+    pub fn remove_files_of(directory: &Path, base_offset: Offset) {
+        for suffix in [LOG_SUFFIX, OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
+            let _ = fs::remove_file(file_path(directory, base_offset, suffix));
+        }
+    }
+
+    /// Writes whole batches at the end. They are not part of the segment until [`Segment::set_size`]. Without room for
+    /// all of them, a part may be there: see [`Segment::take_back`].
     pub fn write(&self, bytes: &[u8]) -> Result<(), StorageError> {
-        self.file.write_all_at(bytes, self.size()).at(&self.path)
+        self.file.write_all_at(bytes, self.size()).unless_full(&self.path)
+    }
+
+    /// Where the segment and its indexes end.
+    pub fn end(&self) -> SegmentEnd {
+        SegmentEnd {
+            size: self.size(),
+            offset_entries: self.offset_index.file().len(),
+            time_entries: self.time_index.file().len(),
+            largest_timestamp: self.largest_timestamp(),
+        }
+    }
+
+    /// Removes what an append that found no room has written beyond `end`.
+    pub fn take_back(&self, end: &SegmentEnd) -> Result<(), StorageError> {
+        self.file.set_len(end.size).at(&self.path)?;
+        self.offset_index.file().truncate(end.offset_entries)?;
+        self.time_index.file().truncate(end.time_entries)?;
+        *self.largest_timestamp.lock() = end.largest_timestamp;
+        Ok(())
     }
 
     pub fn set_size(&self, size: u64) {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use vltava_host::fs;
+use vltava_replication::EpochCache;
 use vltava_types::Offset;
 
+use crate::epoch_checkpoint::EpochsVersion;
 use crate::error::AtPath;
 use crate::log::ActiveSegment;
 use crate::recovery::load_producers;
@@ -19,13 +21,15 @@ impl Log {
     /// return, so that what was dropped cannot come back under records appended later.
     ///
     /// A crash on the way leaves either a longer log, with all of its end scanned at the next opening, or the
-    /// truncated one: the recovery point is lowered first, and segments go from the last one down.
+    /// truncated one: the recovery point is lowered first, and segments go from the last one down. Without room for the
+    /// checkpoints nothing is dropped.
     pub fn truncate_to(&mut self, offset: Offset) -> Result<Offset, StorageError> {
         if offset >= self.log_end_offset {
             // A leadership that ended before it wrote anything has left its epoch at the log end. The new leader has never
             // heard of it, so that a follower which kept it would diverge for ever (trap 2).
-            if self.epochs.truncate_from_end(self.log_end_offset) {
-                self.write_epochs()?;
+            let mut epochs = self.epochs.clone();
+            if epochs.truncate_from_end(self.log_end_offset) {
+                self.replace_epochs(epochs)?;
             }
             return Ok(self.log_end_offset);
         }
@@ -40,8 +44,21 @@ impl Log {
         let new_end = batch.map_or(offset, |batch| offset.min(batch.header.base_offset));
 
         self.begin_truncation(new_end)?;
-        self.epochs.truncate_from_end(new_end);
-        self.write_epochs()?;
+        let mut epochs = self.epochs.clone();
+        epochs.truncate_from_end(new_end);
+        self.replace_epochs(epochs)?;
+        self.finish_truncation(index, &segment, position, new_end).map_err(StorageError::or_failed)?;
+        Ok(new_end)
+    }
+
+    /// Everything after the checkpoints: from here on the log must get there, or not be used any more.
+    fn finish_truncation(
+        &mut self,
+        index: usize,
+        segment: &Segment,
+        position: u64,
+        new_end: Offset,
+    ) -> Result<(), StorageError> {
         self.remove_segments_from(index + 1)?;
         segment.keep_open()?;
         segment.truncate(position, new_end)?;
@@ -61,16 +78,18 @@ impl Log {
             // The cut lies in a gap. An empty segment keeps the log end there, even over a restart.
             self.roll(new_end)?;
         }
-        fs::sync_dir(&self.directory).at(&self.directory)?;
-        Ok(new_end)
+        fs::sync_dir(&self.directory).at(&self.directory)
     }
 
     /// Drops everything; the next record gets `offset`, which is also the new log start offset. For a follower whose
     /// leader's log begins beyond its own end. Durable on return.
     pub fn truncate_fully_and_start_at(&mut self, offset: Offset) -> Result<(), StorageError> {
         self.begin_truncation(offset)?;
-        self.epochs.clear();
-        self.write_epochs()?;
+        self.replace_epochs(EpochCache::default())?;
+        self.start_over(offset).map_err(StorageError::or_failed)
+    }
+
+    fn start_over(&mut self, offset: Offset) -> Result<(), StorageError> {
         self.remove_segments_from(0)?;
         for snapshot in std::mem::take(&mut self.snapshots) {
             let path = file_path(&self.directory, snapshot, SNAPSHOT_SUFFIX);
@@ -88,6 +107,7 @@ impl Log {
     }
 
     /// Makes readers and flushes under way void, and makes sure that the next opening scans what comes after `new_end`.
+    /// Without room for the checkpoint the log stays as it was.
     fn begin_truncation(&mut self, new_end: Offset) -> Result<(), StorageError> {
         self.truncations.fetch_add(1, Ordering::AcqRel);
         if let Some(recovery_points) = &self.recovery_points {
@@ -96,10 +116,13 @@ impl Log {
         Ok(())
     }
 
-    fn write_epochs(&mut self) -> Result<(), StorageError> {
-        self.epochs_version += 1;
-        self.epoch_checkpoint.write(&self.epochs_at_present())?;
-        self.epochs_written = self.epochs_version;
+    /// On disk first: without room for them, the log keeps those that it has.
+    fn replace_epochs(&mut self, epochs: EpochCache) -> Result<(), StorageError> {
+        let version = self.epochs_version + 1;
+        self.epoch_checkpoint.write(&EpochsVersion { version, entries: epochs.entries().to_vec() })?;
+        self.epochs = epochs;
+        self.epochs_version = version;
+        self.epochs_written = version;
         Ok(())
     }
 

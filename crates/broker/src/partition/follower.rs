@@ -14,6 +14,7 @@ use vltava_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 use super::leader::must_flush;
 use super::{Listener, Partition, ReplicaOffline, Role, State};
 use crate::dirty_set::DirtySet;
+use crate::disk::Writer;
 
 /// Why news from the leader was not taken. The stream's subscription is over; a new one starts from what stands here.
 #[derive(Debug, thiserror::Error)]
@@ -25,13 +26,27 @@ pub enum LeaderNewsError {
     /// Damaged on its way, or on the leader's disk: it must not be written here (trap 26).
     #[error("damaged records: {0}")]
     Damaged(#[from] BatchError),
+    /// To be tried again when there is room ([`Partition::has_room`]).
+    #[error("the log directory is full")]
+    Full,
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(StorageError),
     #[error(transparent)]
     Offline(#[from] ReplicaOffline),
 }
 
+impl From<StorageError> for LeaderNewsError {
+    fn from(error: StorageError) -> Self {
+        if error.is_full() { Self::Full } else { Self::Storage(error) }
+    }
+}
+
 impl Partition {
+    /// Whether there is room for more of the leader's records. Without it there is no use in asking for them.
+    pub(crate) fn has_room(&self) -> bool {
+        self.disk.room.admits(Writer::Follower, 0)
+    }
+
     /// What to ask of `leader`, if this replica follows it. From now on `dirty` is marked with `id` whenever there is
     /// something to acknowledge, or the leadership has changed.
     pub(crate) fn subscription_to(
@@ -153,12 +168,20 @@ impl Partition {
             FollowerAction::Append => {}
             action => self.execute(state, action)?,
         }
+        if !self.disk.room.admits(Writer::Follower, records.len()) {
+            return Err(LeaderNewsError::Full);
+        }
         let config = Arc::clone(&state.config);
         let log = state.log.as_mut().ok_or(ReplicaOffline)?;
-        let appended = log.append_as_follower(records).inspect_err(|error| self.disk.on_error(error))?;
+        let appended = log.append_as_follower(records).inspect_err(|error| self.disk.on_error(error));
         let log_end_offset = log.log_end_offset();
         let follower = following(state)?;
-        follower.on_appended(log_end_offset);
+        if log_end_offset > follower.offsets().log_end_offset {
+            // If the room ran out in between, a part of them.
+            follower.on_appended(log_end_offset);
+        }
+        let appended = appended?;
+        self.disk.room.on_appended(records.len());
         let must_flush = must_flush(&config, log_end_offset, follower.offsets().durable_offset, appended.rolled);
         state.unflushed_since_ms.get_or_insert(self.surroundings.now_ms());
         if config.replication.durability == vltava_replication::Durability::PageCache

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use vltava_protocol::batch::{BatchHeader, TimestampType, ValidatedBatch, validate};
@@ -61,13 +60,13 @@ impl Partition {
         // Whoever is refused is refused before the records cost anything.
         let config = {
             let state = self.state.lock();
-            self.admit(&state, options)?;
+            self.admit(&state, options, records.len())?;
             Arc::clone(&state.config)
         };
         let batch = validate(records, &config.validation_rules(options.origin, wall_clock()))?;
         let (appended, must_flush) = {
             let mut state = self.state.lock();
-            let leader_epoch = self.admit(&state, options)?.leader_epoch();
+            let leader_epoch = self.admit(&state, options, records.len())?.leader_epoch();
             if let Some(first) = check_sequence(&state, &batch.header, leader_epoch)? {
                 return Ok(first);
             }
@@ -233,8 +232,13 @@ impl Partition {
         }
     }
 
-    /// Whether an append may go ahead: routing, fencing, and `min.insync.replicas` where it matters (trap 16).
-    fn admit<'a>(&self, state: &'a State, options: &AppendOptions) -> Result<&'a LeaderState, AppendError> {
+    /// Whether an append may go ahead: routing, fencing, `min.insync.replicas` where it matters (trap 16), and room.
+    fn admit<'a>(
+        &self,
+        state: &'a State,
+        options: &AppendOptions,
+        bytes: usize,
+    ) -> Result<&'a LeaderState, AppendError> {
         if state.log.is_none() || self.is_unusable() {
             return Err(AppendError::Offline);
         }
@@ -246,7 +250,7 @@ impl Partition {
         if options.acks == Acks::All {
             leader.check_min_in_sync_replicas()?;
         }
-        if self.disk.is_full.load(Ordering::Acquire) {
+        if !self.disk.room.admits(options.origin.into(), bytes) {
             return Err(AppendError::DiskFull);
         }
         Ok(leader)
@@ -261,7 +265,12 @@ impl Partition {
         let config = Arc::clone(&state.config);
         let log = state.log.as_mut().expect("an append was admitted");
         batch.stamp(log.log_end_offset(), leader_epoch);
-        let appended = log.append_as_leader(&batch.to_bytes()).inspect_err(|error| self.disk.on_error(error))?;
+        let bytes = batch.to_bytes();
+        let appended = log.append_as_leader(&bytes).map_err(|error| {
+            self.disk.on_error(&error);
+            if error.is_full() { AppendError::DiskFull } else { error.into() }
+        })?;
+        self.disk.room.on_appended(bytes.len());
         let log_end_offset = log.log_end_offset();
         assert_eq!(log_end_offset, appended.last_offset.plus(1), "the log ends where the append ended");
         let Role::Leader(leader) = &mut state.role else { unreachable!("an append was admitted") };

@@ -165,6 +165,7 @@ impl Partition {
                 ErrorCode::KafkaStorageError
             }
             StorageError::Io { .. }
+            | StorageError::Full { .. }
             | StorageError::InvalidAppend { .. }
             | StorageError::Truncated
             | StorageError::Locked { .. }

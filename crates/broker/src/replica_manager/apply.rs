@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use vltava_host::{clock, task};
 use vltava_metadata::{ClusterImage, ConfigResource, PartitionImage, TopicImage};
@@ -12,9 +13,12 @@ use vltava_replication::{BrokerStatus, PartitionAssignment};
 use vltava_storage::{LogDir, PartitionName, StorageError};
 use vltava_types::{BrokerId, DirectoryId, Offset, PartitionIndex, TopicId, TopicPartition};
 
-use super::ReplicaManager;
+use super::{NotOpened, ReplicaManager};
 use crate::partition::Partition;
 use crate::partition_config::PartitionConfig;
+
+/// How often creating a log is tried again that there was no room for.
+const ROOM_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Applies images as they come, until the manager is gone.
 pub(super) async fn run(manager: Weak<ReplicaManager>) {
@@ -30,8 +34,10 @@ pub(super) async fn run(manager: Weak<ReplicaManager>) {
             manager.applied.send_replace(Arc::clone(&image));
             applied = image;
         }
+        manager.create_deferred(&applied).await;
+        let pause = if manager.deferred().is_empty() { Duration::MAX } else { ROOM_RETRY_PAUSE };
         drop(manager);
-        if images.changed().await.is_err() {
+        if let Ok(Err(_)) = tokio::time::timeout(pause, images.changed()).await {
             return;
         }
     }
@@ -53,13 +59,31 @@ impl ReplicaManager {
         let changed = changed_partitions(before, image);
         self.delete_unwanted(&changed, image).await;
         self.create_missing(&changed, image).await;
-        for &id in &changed {
+        self.set_roles(&changed, image);
+        self.apply_brokers(before, image, &changed);
+        self.apply_configs(before, image);
+    }
+
+    /// Tries again what there was no room for.
+    async fn create_deferred(self: &Arc<Self>, image: &Arc<ClusterImage>) {
+        let deferred = self.deferred();
+        if !deferred.is_empty() {
+            self.create_missing(&deferred, image).await;
+            self.set_roles(&deferred, image);
+        }
+    }
+
+    fn deferred(&self) -> BTreeSet<TopicPartition> {
+        let not_opened = self.not_opened.lock();
+        not_opened.iter().filter(|(_, why)| **why == NotOpened::NoRoom).map(|(id, _)| *id).collect()
+    }
+
+    fn set_roles(&self, partitions: &BTreeSet<TopicPartition>, image: &ClusterImage) {
+        for &id in partitions {
             if let (Some(partition), Some(wanted)) = (self.partition(id), image.partition(id.topic_id, id.partition)) {
                 self.set_role(&partition, wanted, image);
             }
         }
-        self.apply_brokers(before, image, &changed);
-        self.apply_configs(before, image);
     }
 
     /// A corrupt log is begun anew once the controller counts on it no more: until then it may still be elected, and an
@@ -76,6 +100,10 @@ impl ReplicaManager {
         }
     }
 
+    fn is_unusable(&self, id: &TopicPartition) -> bool {
+        self.not_opened.lock().get(id) == Some(&NotOpened::Unusable)
+    }
+
     fn is_replica(&self, partition: &PartitionImage) -> bool {
         partition.replicas.contains(&self.config.node_id)
     }
@@ -88,7 +116,7 @@ impl ReplicaManager {
             let mut partitions = self.partitions.write();
             changed.iter().filter(|id| !is_wanted(id)).filter_map(|id| partitions.remove(id)).collect()
         };
-        self.not_opened.lock().retain(is_wanted);
+        self.not_opened.lock().retain(|id, _| is_wanted(id));
         if unwanted.is_empty() {
             return;
         }
@@ -106,7 +134,7 @@ impl ReplicaManager {
     async fn create_missing(self: &Arc<Self>, changed: &BTreeSet<TopicPartition>, image: &Arc<ClusterImage>) {
         let missing: Vec<Missing> = changed
             .iter()
-            .filter(|id| self.partition(**id).is_none() && !self.not_opened.lock().contains(id))
+            .filter(|id| self.partition(**id).is_none() && !self.is_unusable(id))
             .filter_map(|&id| {
                 let topic = image.topic(id.topic_id)?;
                 let wanted = image.partition(id.topic_id, id.partition)?;
@@ -126,11 +154,12 @@ impl ReplicaManager {
             for missing in missing {
                 let id = missing.id;
                 match manager.open_or_create(missing, &mut log_counts) {
-                    Some(partition) => {
+                    Ok(partition) => {
+                        manager.not_opened.lock().remove(&id);
                         manager.partitions.write().insert(id, partition);
                     }
-                    None => {
-                        manager.not_opened.lock().insert(id);
+                    Err(why) => {
+                        manager.not_opened.lock().insert(id, why);
                     }
                 }
             }
@@ -143,11 +172,11 @@ impl ReplicaManager {
         &self,
         missing: Missing,
         log_counts: &mut BTreeMap<DirectoryId, usize>,
-    ) -> Option<Arc<Partition>> {
+    ) -> Result<Arc<Partition>, NotOpened> {
         let Missing { id, name, config } = missing;
         if self.unusable.contains_key(&name) {
             tracing::error!(partition = %name, "the replica stays offline: its log could not be opened");
-            return None;
+            return Err(NotOpened::Unusable);
         }
         let found = self.found.lock().remove(&name);
         let (log, high_watermark, log_dir) = match found {
@@ -158,20 +187,24 @@ impl ReplicaManager {
                     tracing::warn!(partition = %name, topic_id = %stray.log.topic_id(), "removing a deleted topic's log");
                     report(&stray.log_dir.delete(stray.log, clock::now()), &name);
                 }
-                let log_dir = self.logs.for_new_log(log_counts)?;
-                *log_counts.entry(log_dir.directory_id()).or_default() += 1;
+                let log_dir = self.logs.for_new_log(log_counts).ok_or(NotOpened::Unusable)?;
                 let created = log_dir.create(&name, id.topic_id, Arc::clone(&config.log));
                 if let Err(error) = &created
                     && let Some(disk) = self.disk(&log_dir)
                 {
                     disk.on_error(error);
                 }
-                report(&created, &name);
-                (created.ok()?, Offset(0), log_dir)
+                let is_full = created.as_ref().is_err_and(StorageError::is_full);
+                if !is_full || self.not_opened.lock().get(&id) != Some(&NotOpened::NoRoom) {
+                    report(&created, &name);
+                }
+                let log = created.map_err(|_| if is_full { NotOpened::NoRoom } else { NotOpened::Unusable })?;
+                *log_counts.entry(log_dir.directory_id()).or_default() += 1;
+                (log, Offset(0), log_dir)
             }
         };
-        let disk = Arc::clone(self.disk(&log_dir)?);
-        Some(Partition::new(id, name, log, high_watermark, config, disk, Arc::clone(&self.surroundings)))
+        let disk = Arc::clone(self.disk(&log_dir).ok_or(NotOpened::Unusable)?);
+        Ok(Partition::new(id, name, log, high_watermark, config, disk, Arc::clone(&self.surroundings)))
     }
 
     fn log_counts(&self) -> BTreeMap<DirectoryId, usize> {

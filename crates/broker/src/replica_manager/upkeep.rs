@@ -11,7 +11,8 @@ use vltava_storage::{PartitionName, StorageError};
 use vltava_types::{BrokerEpoch, Offset};
 
 use super::ReplicaManager;
-use crate::partition::{Disk, Partition};
+use crate::disk::Disk;
+use crate::partition::Partition;
 
 /// How often followers are looked at, at most and at least.
 const MIN_TICK: Duration = Duration::from_millis(50);
@@ -97,20 +98,10 @@ pub(super) async fn checkpoint_logs(manager: Weak<ReplicaManager>) {
     .await;
 }
 
-/// A full disk refuses records before the file system does.
+/// A full disk refuses records before the file system does. Between two looks, appends are counted.
 pub(super) async fn watch_space(manager: Weak<ReplicaManager>) {
     every(manager, SPACE_INTERVAL, |manager| async move {
-        let reserve = manager.config.storage.disk_reserve_bytes;
-        for disk in working_disks(&manager) {
-            // A file system that does not tell is not full.
-            let is_full =
-                vltava_host::fs::space(disk.log_dir.path()).is_ok_and(|space| space.available_bytes < reserve);
-            if disk.is_full.swap(is_full, Ordering::AcqRel) != is_full {
-                tracing::warn!(
-                    log_dir = %disk.log_dir.path().display(), is_full, reserve, "free space passed the reserve"
-                );
-            }
-        }
+        working_disks(&manager).for_each(|disk| disk.look());
     })
     .await;
 }

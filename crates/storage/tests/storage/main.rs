@@ -4,6 +4,7 @@ mod appending;
 mod batch;
 mod cost;
 mod flushing;
+mod full_disk;
 mod log_dirs;
 mod model;
 mod recovering;

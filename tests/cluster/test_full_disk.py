@@ -1,0 +1,145 @@
+"""Disks without room: records are refused and everything else goes on, until there is room again (issue 3)."""
+
+import time
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from conftest import create_topic
+from harness.history import EAGER, RunningProducer, check, read_all
+from harness.log_files import assert_replicas_identical
+from harness.processes import Cluster, wait_for
+from harness.small_disk import SmallDisk
+
+TOPIC = "stored"
+FULL = "the log directory is full"
+MIB = 1 << 20
+
+
+@pytest.fixture
+def small_disks(tmp_path):
+    """Three brokers, each with a disk of 24 MiB of its own: 4 MiB in reserve, 2 MiB for the metadata."""
+    cluster = Cluster(
+        tmp_path / "cluster", 3,
+        vltava_disk_reserve_bytes=str(4 * MIB), vltava_metadata_reserve_bytes=str(2 * MIB),
+        replica_lag_time_max_ms="3000", log_segment_bytes=str(MIB),
+        offsets_topic_num_partitions="3",
+    )
+    disks = {broker.node_id: SmallDisk(broker.data, 24) for broker in cluster.brokers}
+    yield cluster.start(), disks
+    for node in cluster.nodes:
+        print(f"--- the end of {node.log_file}:")
+        print("\n".join(node.log_text().splitlines()[-40:]))
+    cluster.destroy()
+    for disk in disks.values():
+        disk.unmount()
+
+
+def produced(producer, seconds: float) -> None:
+    moment = time.monotonic() + seconds
+    wait_for("records", lambda: all(producer.produced_after(moment, partition) for partition in range(3)), timeout=60)
+
+
+def test_disks_that_are_really_full_refuse_records_and_nothing_else(small_disks, report):
+    cluster, disks = small_disks
+    create_topic(cluster, TOPIC, partitions=3)
+    create_topic(cluster, "unwanted", partitions=1)
+    producer = RunningProducer(cluster.bootstrap, TOPIC, per_second=1_000).start()
+    produced(producer, 1)
+    for disk in disks.values():
+        disk.fill()
+    for broker in cluster.brokers:
+        wait_for(f"broker {broker.node_id} to say that it is full", lambda: FULL in broker.log_text())
+    # What was appended before may still be acknowledged, when a follower without room has left the ISR.
+    time.sleep(5)
+    before = len(producer.acknowledged)
+    time.sleep(3)
+    assert len(producer.acknowledged) == before, "a full disk has taken records"
+    assert all(disk.free_bytes() < 4 * MIB for disk in disks.values())
+
+    # Reads and metadata go on, the latter with its own reserve.
+    history = read_all(cluster.bootstrap, TOPIC, 3)
+    assert len(history) >= before
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap, **EAGER})
+    admin.delete_topics(["unwanted"], operation_timeout=20)["unwanted"].result(30)
+    admin.create_topics([NewTopic("begun-while-full", 1, 3)], operation_timeout=20)["begun-while-full"].result(30)
+    reserves = sum("the metadata log goes on with its reserve" in broker.log_text() for broker in cluster.brokers)
+    report(f"{reserves} brokers wrote metadata to their reserve")
+    assert reserves == 3
+
+    for disk in disks.values():
+        disk.empty()
+    started = time.monotonic()
+    produced(producer, 0)
+    report(f"records are taken again {time.monotonic() - started:.1f} s after there was room")
+    cluster.wait_in_sync(TOPIC, "begun-while-full")
+    produced(producer, 1)
+    producer.stop()
+    assert not producer.failures
+    report(check(producer, read_all(cluster.bootstrap, TOPIC, 3), []))
+    cluster.wait_in_sync(TOPIC)
+    cluster.stop()
+    assert "log directory failed" not in "".join(broker.log_text() for broker in cluster.brokers)
+    assert_replicas_identical(cluster, TOPIC, 3)
+
+
+def test_a_follower_without_room_leaves_the_isr_and_comes_back_by_itself(small_disks, report):
+    cluster, disks = small_disks
+    create_topic(cluster, TOPIC, partitions=3)
+    producer = RunningProducer(cluster.bootstrap, TOPIC, per_second=1_000).start()
+    produced(producer, 1)
+    victim = cluster.leader(TOPIC, 0)
+    disks[victim.node_id].fill()
+    wait_for("the others to go on without it", lambda: all(
+        victim.node_id not in cluster.topic(TOPIC)[partition]["isr"]
+        for partition in range(3) if cluster.leader(TOPIC, partition) is not victim
+    ))
+    moment = time.monotonic()
+    led_by_others = [p for p in range(3) if cluster.leader(TOPIC, p) is not victim]
+    wait_for("records", lambda: all(producer.produced_after(moment, p) for p in led_by_others))
+    disks[victim.node_id].empty()
+    started = time.monotonic()
+    cluster.wait_in_sync(TOPIC)
+    report(f"in sync again {time.monotonic() - started:.1f} s after there was room")
+    produced(producer, 1)
+    producer.stop()
+    assert not producer.failures
+    report(check(producer, read_all(cluster.bootstrap, TOPIC, 3), []))
+    cluster.wait_in_sync(TOPIC)
+    cluster.stop()
+    assert_replicas_identical(cluster, TOPIC, 3)
+
+
+def test_a_fast_producer_stops_at_the_reserve_and_metadata_keeps_its_own(small_disks, report):
+    cluster, disks = small_disks
+    create_topic(cluster, "flood", partitions=1)
+    producer = Producer({
+        "bootstrap.servers": cluster.bootstrap, "acks": "all", "linger.ms": 5, "message.timeout.ms": 8_000, **EAGER,
+    })
+    refused: list[str] = []
+    acknowledged = 0
+
+    def delivered(error, _):
+        nonlocal acknowledged
+        if error is None:
+            acknowledged += 1
+        else:
+            refused.append(error.name())
+
+    deadline = time.monotonic() + 60
+    while not refused and time.monotonic() < deadline:
+        try:
+            producer.produce("flood", value=bytes(100_000), on_delivery=delivered)
+        except BufferError:
+            pass
+        producer.poll(0.001)
+    assert refused, "40 MiB fitted on a disk of 24 MiB"
+    free = {node_id: disk.free_bytes() // 1024 for node_id, disk in disks.items()}
+    report(f"{acknowledged} records of 100 kB taken, then {refused[0]}; KiB left: {free}")
+    # The leader stops at the reserve, not at the end of the disk.
+    assert free[cluster.leader("flood").node_id] > 3 * 1024
+    assert all(broker.runs() for broker in cluster.brokers)
+    producer.purge()
+    producer.flush(10)
+    cluster.wait_in_sync("flood")
