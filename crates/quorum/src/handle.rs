@@ -71,6 +71,8 @@ pub struct QuorumConfig {
     pub bootstrap_servers: Vec<Endpoint>,
     /// `metadata.log.dir`; the log is `__cluster_metadata-0` in it.
     pub metadata_log_dir: PathBuf,
+    /// `vltava.metadata.reserve.bytes`: room kept for the metadata log while its disk is full.
+    pub reserve_bytes: u64,
     /// `cluster.id`, if configured: refused if the quorum has another one.
     pub cluster_id: Option<String>,
     /// `controller.quorum.election.timeout.ms`: a follower that hears nothing starts an election after between this
@@ -390,10 +392,11 @@ async fn run(
 
 async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet<()>) -> Result<Parts, StartError> {
     let node_id = node_id(config.node_id)?;
-    let log_store = LogStore::open(&config.metadata_log_dir, node_id).await?;
+    let log_store = LogStore::open(&config.metadata_log_dir, node_id, config.reserve_bytes).await?;
     let identity = Arc::new(identity(&config, node_id, &log_store)?);
     let (image_sender, images) = watch::channel(Arc::new(ClusterImage::default()));
-    let state_machine = StateMachine::open(&config.metadata_log_dir, image_sender).await?;
+    let state_machine =
+        StateMachine::open(&config.metadata_log_dir, image_sender, Arc::clone(log_store.reserve())).await?;
     let raft_config = Arc::new(raft_config(&config)?);
     let network = Network { identity: identity.clone() };
     let raft = Raft::new(node_id, raft_config, network, log_store.clone(), state_machine)

@@ -14,6 +14,7 @@ mod log_store;
 mod membership;
 mod network;
 mod probe;
+mod reserve;
 mod service;
 mod session;
 #[cfg(vltava_sim)]

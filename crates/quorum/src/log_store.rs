@@ -24,10 +24,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 use vltava_host::{clock, fs, task};
 use vltava_protocol::batch::{self, BatchBuilder};
-use vltava_storage::{Log, LogConfig, LogOptions, ReadLimits};
+use vltava_storage::{Log, LogConfig, LogOptions, ReadLimits, StorageError};
 use vltava_types::{LeaderEpoch, Offset, TopicId, Uuid};
 
 use crate::encoding::{decode_payload, encode_payload};
+use crate::reserve::Reserve;
 use crate::state_file::{STATE_FILE, StateFile};
 use crate::types::{Entry, LogId, TypeConfig, Vote, log_id, term_of};
 
@@ -51,6 +52,7 @@ const COMMITTED_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct LogStore {
     shared: Arc<Mutex<Shared>>,
     writes: mpsc::Sender<Write>,
+    reserve: Arc<Reserve>,
 }
 
 /// What is in memory: ahead of the disk by what is queued.
@@ -62,13 +64,21 @@ struct Shared {
 impl LogStore {
     /// Opens the log below `metadata.log.dir`, creating it if there is none, and starts its writer on the current
     /// runtime. The writer ends when the last clone is dropped.
-    pub async fn open(metadata_log_dir: &Path, node_id: u64) -> io::Result<Self> {
+    ///
+    /// `reserve_bytes` are kept free for it on its disk (`vltava.metadata.reserve.bytes`).
+    pub async fn open(metadata_log_dir: &Path, node_id: u64, reserve_bytes: u64) -> io::Result<Self> {
         let directory = metadata_log_dir.join(LOG_DIRECTORY);
-        let (disk, entries) = task::blocking(move || Disk::open(directory, node_id)).await?;
+        let (disk, entries) = task::blocking(move || Disk::open(directory, node_id, reserve_bytes)).await?;
+        let reserve = Arc::clone(&disk.reserve);
         let shared = Arc::new(Mutex::new(Shared { entries, state: disk.state.clone() }));
         let (writes, queue) = mpsc::channel(MAX_QUEUED_WRITES);
         task::spawn(write_in_order(disk, queue));
-        Ok(Self { shared, writes })
+        Ok(Self { shared, writes, reserve })
+    }
+
+    /// The room kept for this log and its snapshots.
+    pub fn reserve(&self) -> &Arc<Reserve> {
+        &self.reserve
     }
 
     /// Who this directory belongs to, and what was voted for in it.
@@ -210,6 +220,7 @@ async fn write_in_order(mut disk: Disk, mut queue: mpsc::Receiver<Write>) {
 struct Disk {
     directory: PathBuf,
     log: Log,
+    reserve: Arc<Reserve>,
     state: StateFile,
     /// Entries appended and not yet flushed.
     unflushed: Vec<IOFlushed<TypeConfig>>,
@@ -219,7 +230,8 @@ struct Disk {
 }
 
 impl Disk {
-    fn open(directory: PathBuf, node_id: u64) -> io::Result<(Self, BTreeMap<u64, Entry>)> {
+    fn open(directory: PathBuf, node_id: u64, reserve_bytes: u64) -> io::Result<(Self, BTreeMap<u64, Entry>)> {
+        let reserve = Arc::new(Reserve::new(&directory, reserve_bytes));
         let config = Arc::new(LogConfig {
             segment_bytes: SEGMENT_BYTES,
             segment_ms: i64::MAX,
@@ -232,12 +244,13 @@ impl Disk {
             Self::open_log(&directory, config)?
         } else {
             remove_unused(&directory)?;
-            Log::create(&directory, METADATA_TOPIC_ID, config, LogOptions::default()).map_err(io::Error::other)?
+            Log::create(&directory, METADATA_TOPIC_ID, config, LogOptions::default()).map_err(io_error)?
         };
         let state = StateFile::open_or_create(&directory, node_id)?;
         let mut disk = Self {
             directory,
             log,
+            reserve,
             committed: state.committed,
             state,
             unflushed: Vec::new(),
@@ -247,6 +260,7 @@ impl Disk {
         disk.finish_purge()?;
         let entries = disk.read_entries()?;
         disk.check_complete(&entries)?;
+        disk.reserve.take();
         Ok((disk, entries))
     }
 
@@ -254,7 +268,7 @@ impl Disk {
         let start = StateFile::open_or_create(directory, 0)?.purged.map_or(0, |purged| purged.index + 1);
         // No recovery point: the log is short, so every batch is checked at each start.
         let options = LogOptions { log_start_offset: offset(start), ..LogOptions::default() };
-        let (log, _report) = Log::open(directory, config, options).map_err(io::Error::other)?;
+        let (log, _report) = Log::open(directory, config, options).map_err(io_error)?;
         Ok(log)
     }
 
@@ -313,8 +327,8 @@ impl Disk {
                     }
                 }
                 Write::Truncate { end, done } => self.flush_then(done, |disk| {
-                    disk.log.truncate_to(offset(end)).map_err(io::Error::other)?;
-                    disk.log.flush().map_err(io::Error::other)
+                    disk.log.truncate_to(offset(end)).map_err(io_error)?;
+                    disk.log.flush().map_err(io_error)
                 }),
                 Write::Purge { log_id, done } => self.flush_then(done, |disk| {
                     disk.state.purged = Some(log_id);
@@ -327,7 +341,7 @@ impl Disk {
                 }),
                 Write::Committed { committed } => self.committed = committed,
                 Write::ClusterId { cluster_id, done } => self.flush_then(done, |disk| {
-                    disk.state.cluster_id = cluster_id;
+                    disk.state.cluster_id.clone_from(&cluster_id);
                     disk.write_state()
                 }),
             }
@@ -337,9 +351,10 @@ impl Disk {
             // A failure is remembered, and reported to whoever writes next.
             let _ = self.attempt(Self::write_state);
         }
+        self.reserve.take();
     }
 
-    fn flush_then(&mut self, done: oneshot::Sender<io::Result<()>>, change: impl FnOnce(&mut Self) -> io::Result<()>) {
+    fn flush_then(&mut self, done: oneshot::Sender<io::Result<()>>, change: impl FnMut(&mut Self) -> io::Result<()>) {
         self.flush();
         let result = self.attempt(change);
         // Nobody waits if Raft was stopped meanwhile.
@@ -351,7 +366,7 @@ impl Disk {
         if self.unflushed.is_empty() {
             return;
         }
-        let result = self.attempt(|disk| disk.log.flush().map_err(io::Error::other));
+        let result = self.attempt(|disk| disk.log.flush().map_err(io_error));
         for flushed in std::mem::take(&mut self.unflushed) {
             flushed.io_completed(match &result {
                 Ok(()) => Ok(()),
@@ -364,10 +379,16 @@ impl Disk {
         let start = offset(first_index);
         if self.log.log_end_offset() != start && self.log.log_start_offset() == self.log.log_end_offset() {
             // An empty log may begin anywhere: after a snapshot.
-            self.log.truncate_fully_and_start_at(start).map_err(io::Error::other)?;
+            self.log.truncate_fully_and_start_at(start).map_err(io_error)?;
         }
-        self.log.append_as_leader(batches).map_err(io::Error::other)?;
-        Ok(())
+        match self.log.append_as_leader(batches) {
+            Err(error) if error.is_full() && self.reserve.release() => {
+                // Those that fitted are in the log.
+                let rest = batches_from(batches, self.log.log_end_offset());
+                self.log.append_as_leader(rest).map(|_| ()).map_err(io_error)
+            }
+            outcome => outcome.map(|_| ()).map_err(io_error),
+        }
     }
 
     /// Removes what the state file says is purged.
@@ -377,12 +398,12 @@ impl Disk {
         };
         let start = offset(purged.index + 1);
         if self.log.log_end_offset() < start {
-            self.log.truncate_fully_and_start_at(start).map_err(io::Error::other)?;
+            self.log.truncate_fully_and_start_at(start).map_err(io_error)?;
             return Ok(());
         }
-        self.log.advance_log_start_offset(start).map_err(io::Error::other)?;
-        self.log.delete_old_segments(clock::now(), start).map_err(io::Error::other)?;
-        self.log.remove_deleted_files(clock::now()).map_err(io::Error::other)
+        self.log.advance_log_start_offset(start).map_err(io_error)?;
+        self.log.delete_old_segments(clock::now(), start).map_err(io_error)?;
+        self.log.remove_deleted_files(clock::now()).map_err(io_error)
     }
 
     fn write_state(&mut self) -> io::Result<()> {
@@ -395,11 +416,13 @@ impl Disk {
         self.state.write(&self.directory)
     }
 
-    fn attempt(&mut self, change: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+    /// Whatever lacks only room has changed nothing, and is tried again with the reserve.
+    fn attempt(&mut self, mut change: impl FnMut(&mut Self) -> io::Result<()>) -> io::Result<()> {
         if let Some((kind, message)) = &self.failure {
             return Err(io::Error::new(*kind, message.clone()));
         }
-        change(self).inspect_err(|error| {
+        let reserve = Arc::clone(&self.reserve);
+        reserve.with_room(|| change(self)).inspect_err(|error| {
             tracing::error!(directory = %self.directory.display(), %error, "the metadata log failed");
             self.failure = Some((error.kind(), error.to_string()));
         })
@@ -446,6 +469,18 @@ fn offset(index: u64) -> Offset {
     Offset(i64::try_from(index).expect("an index stays below 2^63"))
 }
 
+/// A lack of room keeps its kind.
+fn io_error(error: StorageError) -> io::Error {
+    let kind = if error.is_full() { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+    io::Error::new(kind, error)
+}
+
+/// Those that begin at `offset` or later.
+fn batches_from(bytes: &[u8], offset: Offset) -> &[u8] {
+    let mut views = batch::batches(bytes).map_while(Result::ok);
+    views.find(|view| view.header.base_offset >= offset).map_or(&[], |view| &bytes[view.position..])
+}
+
 /// `BTreeMap::range` panics on these.
 fn is_empty(range: &impl RangeBounds<u64>) -> bool {
     let start = match range.start_bound() {
@@ -487,9 +522,11 @@ mod tests {
     impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for InTemporaryDirectory {
         async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
             let directory = tempfile::tempdir().expect("a temporary directory");
-            let log_store = LogStore::open(directory.path(), 1).await.expect("a new log");
+            let log_store = LogStore::open(directory.path(), 1, 0).await.expect("a new log");
             let (images, _) = watch::channel(Arc::new(ClusterImage::default()));
-            let state_machine = StateMachine::open(directory.path(), images).await.expect("no snapshot");
+            let state_machine = StateMachine::open(directory.path(), images, Arc::clone(log_store.reserve()))
+                .await
+                .expect("no snapshot");
             Ok((directory, log_store, state_machine))
         }
     }
@@ -505,7 +542,7 @@ mod tests {
     }
 
     async fn open(directory: &Path) -> LogStore {
-        LogStore::open(directory, 1).await.expect("the log opens")
+        LogStore::open(directory, 1, 0).await.expect("the log opens")
     }
 
     /// Appends and waits until it is durable.
@@ -606,7 +643,7 @@ mod tests {
         let mut state = StateFile::open_or_create(&log_directory, 1).expect("readable");
         state.committed = Some(log_id(1, 7));
         state.write(&log_directory).expect("written");
-        let refused = LogStore::open(directory.path(), 1).await.err().expect("refused");
+        let refused = LogStore::open(directory.path(), 1, 0).await.err().expect("refused");
         assert!(refused.to_string().contains("lacks entries that were committed"), "{refused}");
     }
 
@@ -617,6 +654,6 @@ mod tests {
         append(&mut store, [entry(1, 0)]).await.expect("appended");
         drop(store);
         fs::remove_file(directory.path().join(LOG_DIRECTORY).join(STATE_FILE)).expect("removed");
-        assert!(LogStore::open(directory.path(), 1).await.is_err());
+        assert!(LogStore::open(directory.path(), 1, 0).await.is_err());
     }
 }

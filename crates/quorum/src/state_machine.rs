@@ -16,6 +16,7 @@ use vltava_metadata::{ClusterImage, codec};
 use vltava_types::MetadataOffset;
 
 use crate::log_store::LOG_DIRECTORY;
+use crate::reserve::Reserve;
 use crate::snapshot;
 use crate::types::{Applied, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, term_of};
 
@@ -26,14 +27,19 @@ pub(crate) struct StateMachine {
     membership: StoredMembership,
     image: ClusterImage,
     images: watch::Sender<Arc<ClusterImage>>,
+    reserve: Arc<Reserve>,
 }
 
 impl StateMachine {
-    /// The state of the newest snapshot. The log's directory must exist.
-    pub async fn open(metadata_log_dir: &Path, images: watch::Sender<Arc<ClusterImage>>) -> io::Result<Self> {
+    /// The state of the newest snapshot. The log's directory must exist; `reserve` is the log's.
+    pub async fn open(
+        metadata_log_dir: &Path,
+        images: watch::Sender<Arc<ClusterImage>>,
+        reserve: Arc<Reserve>,
+    ) -> io::Result<Self> {
         let directory = metadata_log_dir.join(LOG_DIRECTORY);
         let (membership, image) = (StoredMembership::default(), ClusterImage::default());
-        let mut machine = Self { directory, last_applied: None, membership, image, images };
+        let mut machine = Self { directory, last_applied: None, membership, image, images, reserve };
         if let Some(snapshot) = machine.read_snapshot().await? {
             machine.restore(&snapshot.meta, &snapshot.snapshot)?;
         }
@@ -111,6 +117,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             directory: self.directory.clone(),
             meta: SnapshotMeta { last_log_id: self.last_applied, last_membership: self.membership.clone() },
             image: self.image.clone(),
+            reserve: Arc::clone(&self.reserve),
         }
     }
 
@@ -118,7 +125,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         // Decoded first: what cannot be read must not replace what can.
         codec::decode_records(&snapshot).map_err(invalid_data)?;
         let (directory, meta_to_write, records) = (self.directory.clone(), meta.clone(), snapshot.clone());
-        task::blocking(move || snapshot::write(&directory, &meta_to_write, &records)).await?;
+        let reserve = Arc::clone(&self.reserve);
+        task::blocking(move || reserve.with_room(|| snapshot::write(&directory, &meta_to_write, &records))).await?;
         self.restore(meta, &snapshot)
     }
 
@@ -132,6 +140,7 @@ pub(crate) struct SnapshotBuilder {
     directory: PathBuf,
     meta: SnapshotMeta,
     image: ClusterImage,
+    reserve: Arc<Reserve>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
@@ -139,9 +148,10 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (directory, meta, image) = (self.directory.clone(), self.meta.clone(), self.image.clone());
+        let reserve = Arc::clone(&self.reserve);
         task::blocking(move || {
             let records = Bytes::from(codec::encode_records(&image.to_records()));
-            snapshot::write(&directory, &meta, &records)?;
+            reserve.with_room(|| snapshot::write(&directory, &meta, &records))?;
             Ok(Snapshot { meta, snapshot: records })
         })
         .await

@@ -65,6 +65,7 @@ impl Cluster {
             voters: self.voters.iter().map(|(id, endpoint)| (BrokerId(*id), endpoint.clone())).collect(),
             bootstrap_servers: vec![],
             metadata_log_dir: self.directory(id),
+            reserve_bytes: 0,
             cluster_id: None,
             election_timeout: DEFAULT_ELECTION_TIMEOUT,
             snapshot_every: 50,

@@ -180,6 +180,7 @@ fn quorum_config(config: &BrokerConfig, incarnation_id: IncarnationId) -> Quorum
         voters: config.quorum.voters.iter().map(|(id, address)| (*id, peer_endpoint(address))).collect(),
         bootstrap_servers: config.quorum.bootstrap_servers.iter().map(peer_endpoint).collect(),
         metadata_log_dir: config.metadata_log_dir.clone(),
+        reserve_bytes: config.quorum.metadata_reserve_bytes,
         cluster_id: config.cluster_id.clone(),
         election_timeout: config.quorum.election_timeout,
         snapshot_every: DEFAULT_SNAPSHOT_EVERY,

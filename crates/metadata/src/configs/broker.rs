@@ -563,4 +563,8 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .cluster_wide()
         .honoured()
         .says("Whether a replica acknowledges a batch once it is on disk, or once it is in the page cache."),
+    long("vltava.metadata.reserve.bytes", "16777216", Medium)
+        .at_least(0)
+        .honoured()
+        .says("Room that is kept on the metadata log's disk, so that metadata goes on when the disk is full."),
 ];
