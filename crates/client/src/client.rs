@@ -18,7 +18,7 @@ use vltava_protocol::messages::{
 use vltava_types::{Offset, ProducerEpoch, ProducerId};
 
 use crate::error::check;
-use crate::{ClientError, Connection, Options};
+use crate::{ClientError, Connection, MAX_UNCOMPRESSED_BYTES, Options};
 
 /// The versions sent: the newest in which topics go by name.
 const METADATA_VERSION: i16 = 12;
@@ -27,9 +27,6 @@ const FETCH_VERSION: i16 = 12;
 const LIST_OFFSETS_VERSION: i16 = 7;
 const CREATE_TOPICS_VERSION: i16 = 5;
 const INIT_PRODUCER_ID_VERSION: i16 = 4;
-
-/// No batch may unfold to more than this.
-const MAX_UNCOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
 
 /// A cluster, its leaders as last heard of, and a connection to each broker that was needed so far.
 pub struct Client {

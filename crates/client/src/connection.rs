@@ -81,10 +81,7 @@ impl Connection {
     ) -> Result<CorrelationId, ClientError> {
         let correlation_id = self.next_correlation_id;
         self.next_correlation_id = self.next_correlation_id.wrapping_add(1);
-        let mut frame = BytesMut::new();
-        let limits = OutboundFrameLimits::new(self.options.max_frame_bytes);
-        let client_id = StrBytes::from(self.options.client_id.as_str());
-        encode_request(&mut frame, correlation_id, Some(client_id), request, ApiVersion::new(version), limits)?;
+        let frame = encode_frame(request, version, CorrelationId(correlation_id), &self.options)?;
         self.send_bytes(&frame).await?;
         Ok(CorrelationId(correlation_id))
     }
@@ -96,21 +93,7 @@ impl Connection {
         correlation_id: CorrelationId,
     ) -> Result<R::Response, ClientError> {
         let frame = self.receive_frame().await?;
-        let version = ApiVersion::new(version);
-        let mut limits = DecodeLimits::default();
-        limits.max_frame_bytes = self.options.max_frame_bytes;
-        limits.max_bytes_bytes = self.options.max_frame_bytes;
-        let mut decoder = Decoder::new(frame, limits)?;
-        let header_version = ApiVersion::new(response_header_version_for::<R>(version)?);
-        let found = ResponseHeader::decode(&mut decoder, header_version)?.correlation_id;
-        if found != correlation_id.0 {
-            return Err(ClientError::WrongCorrelation { expected: correlation_id.0, found });
-        }
-        let response = R::Response::decode(&mut decoder, version)?;
-        match decoder.remaining() {
-            0 => Ok(response),
-            remaining => Err(DecodeError::TrailingBytes { remaining }.into()),
-        }
+        decode_answer::<R>(frame, version, correlation_id, &self.options)
     }
 
     /// Sends bytes as they are; for tests of what should not be sent.
@@ -125,7 +108,8 @@ impl Connection {
         tokio::time::timeout(timeout, self.next_frame()).await.map_err(|_| ClientError::TimedOut)?
     }
 
-    async fn next_frame(&mut self) -> Result<Bytes, ClientError> {
+    /// As [`Connection::receive_frame`], without a time limit. Nothing is lost when the future is dropped.
+    pub(crate) async fn next_frame(&mut self) -> Result<Bytes, ClientError> {
         loop {
             if let Some(length) = self.received.first_chunk::<LENGTH_BYTES>() {
                 // A negative length is as impossible as one beyond any limit.
@@ -142,5 +126,43 @@ impl Connection {
                 return Err(ClientError::Closed);
             }
         }
+    }
+}
+
+/// A request with its header and length, as it goes on the wire.
+pub(crate) fn encode_frame<R: RequestResponsePair>(
+    request: &R,
+    version: i16,
+    correlation_id: CorrelationId,
+    options: &Options,
+) -> Result<Bytes, ClientError> {
+    let mut frame = BytesMut::new();
+    let limits = OutboundFrameLimits::new(options.max_frame_bytes);
+    let client_id = StrBytes::from(options.client_id.as_str());
+    encode_request(&mut frame, correlation_id.0, Some(client_id), request, ApiVersion::new(version), limits)?;
+    Ok(frame.freeze())
+}
+
+/// Reads an answer, which must be the one to this request and nothing more.
+pub(crate) fn decode_answer<R: RequestResponsePair>(
+    frame: Bytes,
+    version: i16,
+    correlation_id: CorrelationId,
+    options: &Options,
+) -> Result<R::Response, ClientError> {
+    let version = ApiVersion::new(version);
+    let mut limits = DecodeLimits::default();
+    limits.max_frame_bytes = options.max_frame_bytes;
+    limits.max_bytes_bytes = options.max_frame_bytes;
+    let mut decoder = Decoder::new(frame, limits)?;
+    let header_version = ApiVersion::new(response_header_version_for::<R>(version)?);
+    let found = ResponseHeader::decode(&mut decoder, header_version)?.correlation_id;
+    if found != correlation_id.0 {
+        return Err(ClientError::WrongCorrelation { expected: correlation_id.0, found });
+    }
+    let response = R::Response::decode(&mut decoder, version)?;
+    match decoder.remaining() {
+        0 => Ok(response),
+        remaining => Err(DecodeError::TrailingBytes { remaining }.into()),
     }
 }

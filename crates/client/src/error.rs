@@ -32,6 +32,8 @@ pub enum ClientError {
     Incomplete,
     #[error("no broker of the cluster is reachable")]
     NoBroker,
+    #[error("too many requests wait for the broker")]
+    Busy,
     #[error("the broker answered {0}")]
     Refused(ErrorCode),
     #[error("the broker answered with unknown error code {0}")]
@@ -43,7 +45,7 @@ impl ClientError {
     #[must_use]
     pub const fn is_retriable(&self) -> bool {
         match self {
-            Self::Io(_) | Self::TimedOut | Self::Closed | Self::NoBroker | Self::Incomplete => true,
+            Self::Io(_) | Self::TimedOut | Self::Closed | Self::NoBroker | Self::Busy | Self::Incomplete => true,
             Self::Refused(code) => is_retriable(*code),
             Self::BadAddress(_)
             | Self::AnswerTooLarge { .. }
@@ -57,7 +59,7 @@ impl ClientError {
 }
 
 /// Kafka's `RetriableException`s, as far as a client without transactions meets them.
-const fn is_retriable(code: ErrorCode) -> bool {
+pub(crate) const fn is_retriable(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::CorruptMessage

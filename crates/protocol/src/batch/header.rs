@@ -18,6 +18,8 @@ pub(super) const CRC_AT: usize = 17;
 /// The CRC covers everything from here on, and so neither the base offset nor the leader epoch, which brokers write.
 pub(super) const ATTRIBUTES_AT: usize = 21;
 pub(super) const MAX_TIMESTAMP_AT: usize = 35;
+/// Producer id, epoch and base sequence.
+pub(super) const PRODUCER_AT: usize = 43;
 
 const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;

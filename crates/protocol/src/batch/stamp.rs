@@ -1,12 +1,13 @@
-//! What a leader writes into a batch that it appends, in place. A follower writes nothing: it keeps the leader's bytes.
+//! What a leader writes into a batch that it appends, in place, and what a producer writes before it sends one again
+//! under another number. A follower writes nothing: it keeps the leader's bytes.
 //!
 //! Every function expects a whole batch whose header has been parsed before.
 
-use vltava_types::{LeaderEpoch, Offset, TimestampMs};
+use vltava_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
 use super::header::{
-    ATTRIBUTES_AT, Attributes, BatchHeader, CRC_AT, HEADER_SIZE, LEADER_EPOCH_AT, MAX_TIMESTAMP_AT, TimestampType,
-    compute_crc,
+    ATTRIBUTES_AT, Attributes, BatchHeader, CRC_AT, HEADER_SIZE, LEADER_EPOCH_AT, MAX_TIMESTAMP_AT, PRODUCER_AT,
+    TimestampType, compute_crc,
 };
 
 /// Sets the offset of the first record. The CRC does not cover it.
@@ -25,6 +26,15 @@ pub fn set_max_timestamp(batch: &mut [u8], timestamp_type: TimestampType, max_ti
     let attributes = Attributes(bits).with_timestamp_type(timestamp_type);
     batch[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.0.to_be_bytes());
     batch[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&max_timestamp.0.to_be_bytes());
+    set_crc(batch);
+}
+
+/// Sets whose batch it is and its place among the producer's batches, and the CRC, which covers them.
+pub fn set_producer(batch: &mut [u8], id: ProducerId, epoch: ProducerEpoch, base_sequence: Sequence) {
+    let fields = &mut batch[PRODUCER_AT..PRODUCER_AT + 14];
+    fields[..8].copy_from_slice(&id.0.to_be_bytes());
+    fields[8..10].copy_from_slice(&epoch.0.to_be_bytes());
+    fields[10..].copy_from_slice(&base_sequence.0.to_be_bytes());
     set_crc(batch);
 }
 
