@@ -62,6 +62,17 @@ fn write_durably(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Has the operating system forget what it keeps of a part of a file in memory, except what is not on disk yet.
+pub fn drop_from_cache(file: &File, position: u64, bytes: u64) -> io::Result<()> {
+    #[cfg(not(vltava_sim))]
+    if let Some(bytes) = std::num::NonZeroU64::new(bytes) {
+        rustix::fs::fadvise(file, position, Some(bytes), rustix::fs::Advice::DontNeed)?;
+    }
+    #[cfg(vltava_sim)]
+    let _ = (file, position, bytes);
+    Ok(())
+}
+
 /// Creates or replaces a file of so many bytes whose contents do not matter, with room on the disk for all of them.
 pub fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
     #[cfg(not(vltava_sim))]

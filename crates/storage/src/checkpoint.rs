@@ -46,6 +46,12 @@ impl OffsetCheckpoint {
         self.offsets.lock().get(partition).copied()
     }
 
+    /// The partitions that have an offset.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<PartitionName> {
+        self.offsets.lock().keys().cloned().collect()
+    }
+
     /// Takes over the offsets given and keeps the others. Writes only if something changed.
     pub fn update(&self, changes: impl IntoIterator<Item = (PartitionName, Offset)>) -> Result<(), StorageError> {
         self.change(|offsets| offsets.extend(changes))

@@ -77,7 +77,11 @@ pub(crate) trait AtPath<T> {
 
 impl<T> AtPath<T> for io::Result<T> {
     fn at(self, path: &Path) -> Result<T, StorageError> {
-        self.map_err(|source| StorageError::Io { path: path.to_owned(), source })
+        self.map_err(|source| match source.kind() {
+            // Nobody reads beyond what was written: somebody has shortened the file.
+            io::ErrorKind::UnexpectedEof => StorageError::corrupt(path, 0, "the file ends too early"),
+            _ => StorageError::Io { path: path.to_owned(), source },
+        })
     }
 
     fn unless_full(self, path: &Path) -> Result<T, StorageError> {

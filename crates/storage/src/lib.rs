@@ -28,6 +28,7 @@ mod reader;
 mod recovery;
 mod retention;
 mod scan;
+mod scrub;
 mod segment;
 mod truncation;
 
@@ -43,6 +44,7 @@ pub use partition_name::{ParsePartitionNameError, PartitionName};
 pub use reader::{LogReader, ReadLimits, TimestampedOffset};
 pub use recovery::RecoveryReport;
 pub use retention::DeletedSegments;
+pub use scrub::SegmentScrub;
 pub use segment::SegmentInfo;
 
 /// The directory of the metadata quorum's log, which stands among the partitions but is not loaded with them.

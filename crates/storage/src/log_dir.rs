@@ -18,6 +18,7 @@ use crate::{
 const LOCK_FILE: &str = ".lock";
 const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
 const DELETE_SUFFIX: &str = "-delete";
+const STRAY_SUFFIX: &str = "-stray";
 
 /// A log that was found at start-up.
 pub struct LoadedLog {
@@ -29,7 +30,7 @@ pub struct LoadedLog {
     pub log_dir: Arc<LogDir>,
 }
 
-/// A log that could not be opened. An I/O error takes the directory offline; corruption costs this replica only.
+/// A log that could not be opened: corruption costs this replica only.
 #[derive(Debug)]
 pub struct LoadFailure {
     pub partition: PartitionName,
@@ -115,7 +116,8 @@ impl LogDir {
     }
 
     /// Opens all partitions, `threads` at a time (`num.recovery.threads.per.data.dir`), and removes what was being
-    /// deleted. `config` gives a topic's settings. Directories whose names are no partition's are left alone.
+    /// deleted. `config` gives a topic's settings. Directories whose names are no partition's are left alone. An I/O error
+    /// on any log is the directory's.
     pub async fn load(
         self: &Arc<Self>,
         threads: usize,
@@ -160,9 +162,29 @@ impl LogDir {
                 }
             }
         }
+        if let Some(failed) = failures.iter().position(|failure| failure.error.is_io()) {
+            return Err(failures.swap_remove(failed).error);
+        }
         loaded.sort_by(|a, b| a.partition.cmp(&b.partition));
         failures.sort_by(|a, b| a.partition.cmp(&b.partition));
         Ok((loaded, failures))
+    }
+
+    /// Partitions that were here when the recovery points were last written, and whose directories are gone though nobody
+    /// deleted them here. After a clean shutdown, or a minute of life, every partition is among those written.
+    #[must_use]
+    pub fn lost_partitions(&self) -> Vec<PartitionName> {
+        let is_gone = |partition: &PartitionName| {
+            let found = fs::metadata(self.path.join(partition.to_string()));
+            found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        };
+        self.recovery_points.partitions().into_iter().filter(is_gone).collect()
+    }
+
+    /// Renames a directory whose log cannot be opened to `<topic>-<partition>.<uuid>-stray`, where it is left alone: what
+    /// is in it may be of use to somebody. Durable on return.
+    pub fn set_aside(&self, directory: &Path) -> Result<PathBuf, StorageError> {
+        self.rename_with_uuid(directory, STRAY_SUFFIX)
     }
 
     /// Creates an empty log. Durable on return.
@@ -194,11 +216,7 @@ impl LogDir {
     /// The same for a directory that is not open: a stray one, whose topic is gone or has another id.
     pub fn delete_directory(&self, directory: &Path, now: TimestampMs) -> Result<(), StorageError> {
         let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let uuid = Uuid::from_random(random::bytes());
-        // Kafka prints the 32 hexadecimal digits here, since the usual text may begin with a hyphen.
-        let renamed = self.path.join(format!("{name}.{:032x}{DELETE_SUFFIX}", u128::from_be_bytes(uuid.0)));
-        fs::rename(directory, &renamed).at(directory)?;
-        fs::sync_dir(&self.path).at(&self.path)?;
+        let renamed = self.rename_with_uuid(directory, DELETE_SUFFIX)?;
         self.deleted.lock().push((now, renamed));
         match name.parse().map(|partition| self.forget(&partition)) {
             // A log of this name is created only after they are forgotten.
@@ -206,6 +224,16 @@ impl LogDir {
             Ok(outcome) => outcome,
             Err(_) => Ok(()),
         }
+    }
+
+    fn rename_with_uuid(&self, directory: &Path, suffix: &str) -> Result<PathBuf, StorageError> {
+        let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let uuid = Uuid::from_random(random::bytes());
+        // Kafka prints the 32 hexadecimal digits here, since the usual text may begin with a hyphen.
+        let renamed = self.path.join(format!("{name}.{:032x}{suffix}", u128::from_be_bytes(uuid.0)));
+        fs::rename(directory, &renamed).at(directory)?;
+        fs::sync_dir(&self.path).at(&self.path)?;
+        Ok(renamed)
     }
 
     /// Removes directories that were deleted at least `delay_ms` ago (`file.delete.delay.ms`).

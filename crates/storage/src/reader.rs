@@ -146,6 +146,10 @@ impl LogReader {
                 break;
             }
             if let Err(error) = batch.verify_crc() {
+                if length > 0 {
+                    // What comes before it is sound. The next read begins with it.
+                    break;
+                }
                 let position = first.position + batch.position as u64;
                 return Err(StorageError::corrupt(segment.path(), position, error.to_string()));
             }

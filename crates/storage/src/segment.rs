@@ -214,15 +214,30 @@ impl Segment {
 
     /// The first batch that ends at `offset` or later, among those before the position `end`.
     pub fn find(&self, offset: Offset, end: u64) -> Result<Option<ScannedBatch>, StorageError> {
-        let start = self.offset_index.floor(offset.value())?.map_or(0, |entry| u64::from(entry.position));
-        // An index may be ahead of the reader.
-        let mut scan = self.scan(if start < end { start } else { 0 }, end, Scan::SHORT);
+        let start = self.indexed_start(offset, end)?;
+        let mut scan = self.scan(start, end, Scan::SHORT);
         while let Some(batch) = scan.next()? {
             if batch.header.last_offset() >= offset {
                 return Ok(Some(batch));
             }
         }
         Ok(None)
+    }
+
+    /// Where to look for `offset` from: at the batch that the index names, if there is one that fits the entry. An index
+    /// may be damaged, which costs time and not the log, or ahead of the reader.
+    fn indexed_start(&self, offset: Offset, end: u64) -> Result<u64, StorageError> {
+        let entry = match self.offset_index.floor(offset.value()) {
+            Ok(Some(entry)) if u64::from(entry.position) < end => entry,
+            Ok(_) | Err(StorageError::Corrupt { .. }) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let position = u64::from(entry.position);
+        match self.scan(position, end, HEADER_SIZE).next() {
+            Ok(Some(batch)) if batch.header.last_offset().value() == entry.offset => Ok(position),
+            Ok(_) | Err(StorageError::Corrupt { .. }) => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the largest timestamp of a sealed segment from its time index.

@@ -9,4 +9,5 @@ mod log_dirs;
 mod model;
 mod recovering;
 mod retaining;
+mod scrubbing;
 mod truncating;
