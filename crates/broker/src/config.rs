@@ -132,6 +132,10 @@ pub struct StorageSettings {
     pub log_start_offset_checkpoint_interval: Duration,
     /// `replica.high.watermark.checkpoint.interval.ms`.
     pub high_watermark_checkpoint_interval: Duration,
+    /// `vltava.scrub.interval.ms`: closed segments are read and checked again this often; `None` is never.
+    pub scrub_interval: Option<Duration>,
+    /// `vltava.scrub.bytes.per.second`.
+    pub scrub_bytes_per_second: u64,
     /// `vltava.disk.reserve.bytes`: produce requests are refused while a log directory has less free space.
     pub disk_reserve_bytes: u64,
 }
@@ -493,6 +497,8 @@ fn read_storage(reader: &mut Reader<'_>) -> StorageSettings {
         recovery_point_checkpoint_interval: reader.millis("log.flush.offset.checkpoint.interval.ms", 60_000),
         log_start_offset_checkpoint_interval: reader.millis("log.flush.start.offset.checkpoint.interval.ms", 60_000),
         high_watermark_checkpoint_interval: reader.millis("replica.high.watermark.checkpoint.interval.ms", 5_000),
+        scrub_interval: Some(reader.millis("vltava.scrub.interval.ms", 604_800_000)).filter(|time| !time.is_zero()),
+        scrub_bytes_per_second: reader.long("vltava.scrub.bytes.per.second", 4_194_304).max(1).unsigned_abs(),
         disk_reserve_bytes: reader.long("vltava.disk.reserve.bytes", 67_108_864).max(0).unsigned_abs(),
     }
 }

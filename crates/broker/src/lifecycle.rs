@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use vltava_host::task::{self, JoinHandle};
 use vltava_metadata::controller::{
@@ -68,7 +68,7 @@ impl Lifecycle {
             listeners: config.listeners.iter().map(|listener| (listener.name.clone(), endpoint(listener))).collect(),
             peer: endpoint(&config.peer),
             rack: config.rack.clone(),
-            log_dirs: replicas.log_dirs().iter().map(|log_dir| log_dir.directory_id).collect(),
+            log_dirs: working_log_dirs(replicas),
             is_broker: true,
             previous_broker_epoch: replicas.previous_broker_epoch(),
         };
@@ -135,6 +135,8 @@ trait Replicas: Send + Sync + 'static {
     fn extend_lease(&self, end: Instant);
     fn applied_images(&self) -> watch::Receiver<Arc<ClusterImage>>;
     fn offline_log_dirs(&self) -> Vec<DirectoryId>;
+    /// Rung when a replica stops working, or works again.
+    fn offline_changed(&self) -> Arc<Notify>;
     /// Whether the partition has a working log here.
     fn hosts(&self, partition: TopicPartition) -> bool;
 }
@@ -158,6 +160,10 @@ impl Replicas for Arc<ReplicaManager> {
 
     fn offline_log_dirs(&self) -> Vec<DirectoryId> {
         ReplicaManager::offline_log_dirs(self)
+    }
+
+    fn offline_changed(&self) -> Arc<Notify> {
+        ReplicaManager::offline_changed(self)
     }
 
     fn hosts(&self, partition: TopicPartition) -> bool {
@@ -234,6 +240,7 @@ impl<R: Replicas> Session<R> {
     /// Sends heartbeats as long as this registration stands.
     async fn keep(&mut self, broker_epoch: BrokerEpoch) -> Ended {
         let mut applied = self.replicas.applied_images();
+        let offline_changed = self.replicas.offline_changed();
         loop {
             let wants_shutdown = *self.shutdown_wanted.borrow_and_update();
             if wants_shutdown {
@@ -267,6 +274,8 @@ impl<R: Replicas> Session<R> {
                 biased;
                 // An error means that this broker is being dropped.
                 _ = self.shutdown_wanted.changed() => {}
+                // Leadership has to move. Others may fail with it: they are told together.
+                () = async { offline_changed.notified().await; sleep(IMPATIENT_INTERVAL).await } => {}
                 () = sleep(pause) => {}
             }
         }
@@ -355,6 +364,11 @@ impl<R: Replicas> Session<R> {
             tracing::info!(?state, "the broker's standing changed");
         }
     }
+}
+
+fn working_log_dirs(replicas: &ReplicaManager) -> Vec<DirectoryId> {
+    let log_dirs = replicas.log_dirs();
+    log_dirs.iter().filter(|log_dir| log_dir.online).map(|log_dir| log_dir.directory_id).collect()
 }
 
 fn endpoint(listener: &Listener) -> Endpoint {
@@ -480,6 +494,10 @@ mod tests {
 
         fn offline_log_dirs(&self) -> Vec<DirectoryId> {
             vec![]
+        }
+
+        fn offline_changed(&self) -> Arc<Notify> {
+            Arc::default()
         }
 
         fn hosts(&self, _partition: TopicPartition) -> bool {

@@ -4,6 +4,7 @@
 //! happens outside of it: reads work on a snapshot of the log, flushes on file handles. Decisions are those of
 //! [`vltava_replication`]; this file executes them.
 
+mod damage;
 mod follower;
 mod leader;
 mod read;
@@ -30,6 +31,7 @@ use crate::disk::Disk;
 use crate::isr::IsrProposals;
 use crate::partition_config::PartitionConfig;
 
+pub use damage::{Damage, on_damage};
 pub use follower::LeaderNewsError;
 pub use leader::{FollowerRead, NotLeading};
 
@@ -166,6 +168,8 @@ pub struct Surroundings {
     pub lease_end_ms: AtomicI64,
     /// Where the clock of this process starts.
     pub started: Instant,
+    /// Rung when a replica or a disk stops working, or works again: the controller should hear of it soon.
+    pub offline_changed: Arc<Notify>,
 }
 
 impl Surroundings {
@@ -177,6 +181,7 @@ impl Surroundings {
             serving: AtomicBool::new(true),
             lease_end_ms: AtomicI64::new(i64::MAX),
             started: Instant::now(),
+            offline_changed: Arc::default(),
         })
     }
 
@@ -207,6 +212,8 @@ pub struct Partition {
     surroundings: Arc<Surroundings>,
     /// Something that was written and checked cannot be read any more. Nothing is served from this log (trap 26).
     is_corrupt: AtomicBool,
+    /// The same, but no other replica is known to have what cannot be read here: the rest is served.
+    refuses_damage: AtomicBool,
     /// A corrupt log was emptied, and the leader may not have heard of it: it may still believe in what was here.
     begins_anew: AtomicBool,
     state: Mutex<State>,
@@ -307,6 +314,7 @@ impl Partition {
             disk,
             surroundings,
             is_corrupt: AtomicBool::new(false),
+            refuses_damage: AtomicBool::new(false),
             begins_anew: AtomicBool::new(false),
             state: Mutex::new(state),
             acknowledged: Notify::new(),
@@ -602,11 +610,60 @@ impl Partition {
     }
 
     /// Gives up a log in which something cannot be read any more. The controller hears of it, and has nobody elect or count
-    /// this replica until it has fetched everything again.
-    fn on_corrupt(&self, error: &StorageError) {
-        if !self.is_corrupt.swap(true, Ordering::AcqRel) {
-            tracing::error!(partition = %self.name, %error, "the log is corrupt and no longer served");
+    /// this replica until it has fetched everything again. The last copy is kept.
+    fn on_corrupt(&self, error: &StorageError) -> Damage {
+        let damage = self.damage();
+        let (flag, what) = match damage {
+            Damage::GiveUp => (&self.is_corrupt, "the log is corrupt and no longer served"),
+            Damage::Refuse => {
+                (&self.refuses_damage, "the log is corrupt, and there is no other copy: the rest is served")
+            }
+        };
+        if !flag.swap(true, Ordering::AcqRel) {
+            tracing::error!(partition = %self.name, %error, "{what}");
+            self.surroundings.offline_changed.notify_one();
         }
+        damage
+    }
+
+    /// A follower leaves it to [`Partition::refuse_damage`] to keep the last copy.
+    fn damage(&self) -> Damage {
+        match &self.state.lock().role {
+            Role::Leader(leader) => on_damage(self.surroundings.node_id, leader.isr().iter().copied()),
+            Role::Follower(_) => Damage::GiveUp,
+        }
+    }
+
+    /// There is another copy now of what cannot be read here.
+    pub(crate) fn reconsider_damage(&self) {
+        if self.refuses_damage.load(Ordering::Acquire)
+            && self.damage() == Damage::GiveUp
+            && !self.is_corrupt.swap(true, Ordering::AcqRel)
+        {
+            tracing::error!(partition = %self.name, "the log is corrupt, and there is another copy: no longer served");
+        }
+    }
+
+    /// No other copy is within reach: what can be read of this one is served.
+    pub(crate) fn refuse_damage(&self) {
+        if self.is_corrupt.load(Ordering::Acquire) {
+            tracing::error!(partition = %self.name, "there is no other copy than this one, which is damaged");
+            self.refuses_damage.store(true, Ordering::Release);
+            self.is_corrupt.store(false, Ordering::Release);
+        }
+    }
+
+    /// The replica was created empty in the place of one that is gone: until the leader has answered, it may believe in
+    /// what was here.
+    pub(crate) fn mark_begun_anew(&self) {
+        self.begins_anew.store(true, Ordering::Release);
+    }
+
+    /// Looks at the log and the high watermark, if the replica works.
+    pub(crate) fn with_log<T>(&self, look: impl FnOnce(&Log, Offset) -> T) -> Option<T> {
+        let state = self.state.lock();
+        let high_watermark = state.role.offsets().high_watermark;
+        state.log.as_ref().filter(|_| !self.is_unusable()).map(|log| look(log, high_watermark))
     }
 
     /// Begins a corrupt log anew, if this replica follows somebody who has it all. The caller has made sure that the
@@ -633,6 +690,7 @@ impl Partition {
         }
         tracing::warn!(partition = %self.name, "begins anew after corruption");
         self.begins_anew.store(true, Ordering::Release);
+        self.refuses_damage.store(false, Ordering::Release);
         self.is_corrupt.store(false, Ordering::Release);
         true
     }

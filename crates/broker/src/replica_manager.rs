@@ -3,7 +3,9 @@
 //! One task applies images, one after another, and is the only one that creates, deletes or changes the role of
 //! partitions. Others see to time: lagging followers, retention, checkpoints, failed disks.
 
+mod absent;
 mod apply;
+mod scrub;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +22,8 @@ use vltava_metadata::{ClusterImage, Endpoint};
 use vltava_peer::replica::{FollowerFrames, Hello, LeaderFrame, ReplicaHandler};
 use vltava_storage::{Flusher, LoadFailure, LoadedLog, LogDir, LogManager, PartitionName, StorageError};
 use vltava_types::{BrokerEpoch, BrokerId, DirectoryId, TopicId, TopicPartition};
+
+use absent::Absent;
 
 use crate::config::BrokerConfig;
 use crate::controller::Controller;
@@ -43,11 +47,12 @@ pub struct ReplicaManager {
     /// Rung by disks that fail.
     disk_failure: Arc<Notify>,
     offline: Mutex<BTreeSet<DirectoryId>>,
-    all_disks_failed: watch::Sender<bool>,
+    /// Why the broker cannot go on, once it cannot.
+    failure: watch::Sender<Option<String>>,
     /// Logs that were found at start-up and that no image has claimed yet.
     found: Mutex<BTreeMap<PartitionName, LoadedLog>>,
-    /// Logs that could not be opened. They are left alone: what remains of them may be the last copy.
-    unusable: BTreeMap<PartitionName, LoadFailure>,
+    /// Logs that should have been found at start-up and were not, or could not be opened.
+    absent: Mutex<BTreeMap<PartitionName, Absent>>,
     partitions: RwLock<BTreeMap<TopicPartition, Arc<Partition>>>,
     /// Partitions that the image wants here and that have no log that can be opened or created.
     not_opened: Mutex<BTreeMap<TopicPartition, NotOpened>>,
@@ -64,7 +69,9 @@ pub struct ReplicaManager {
 enum NotOpened {
     /// There was no room for it. Tried again until there is.
     NoRoom,
-    /// Its log cannot be opened, or could not be created.
+    /// What was here is gone, and the controller counts on it yet.
+    Absent,
+    /// No directory could be created for it.
     Unusable,
 }
 
@@ -105,9 +112,9 @@ impl ReplicaManager {
             disks,
             disk_failure,
             offline: Mutex::new(loaded.offline),
-            all_disks_failed: watch::Sender::new(false),
+            failure: watch::Sender::new(None),
             found: Mutex::new(loaded.found),
-            unusable: loaded.unusable,
+            absent: Mutex::new(loaded.absent),
             partitions: RwLock::default(),
             not_opened: Mutex::default(),
             fetchers,
@@ -179,7 +186,16 @@ impl ReplicaManager {
                 partitions: partitions.iter().filter(|p| Arc::ptr_eq(p.disk(), disk)).cloned().collect(),
             }
         };
-        self.disks.iter().map(status).collect()
+        let works_no_more = |path: &&PathBuf| !self.disks.iter().any(|disk| disk.log_dir.path() == path.as_path());
+        let failed_at_start = self.config.log_dirs.iter().filter(works_no_more).map(|path| LogDirStatus {
+            path: path.clone(),
+            directory_id: DirectoryId::ZERO,
+            online: false,
+            total_bytes: None,
+            usable_bytes: None,
+            partitions: vec![],
+        });
+        self.disks.iter().map(status).chain(failed_at_start).collect()
     }
 
     /// Directories that failed since start-up, for heartbeats.
@@ -197,11 +213,18 @@ impl ReplicaManager {
         offline.chain(self.not_opened.lock().keys().copied()).collect()
     }
 
-    /// Waits until no log directory works any more: the broker has nothing left to do then.
-    pub async fn failed(&self) {
-        let mut failed = self.all_disks_failed.subscribe();
-        // An error means that this value is gone, which its borrower prevents.
-        let _ = failed.wait_for(|failed| *failed).await;
+    /// Rung when [`ReplicaManager::offline_partitions`] may have changed.
+    #[must_use]
+    pub fn offline_changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.surroundings.offline_changed)
+    }
+
+    /// Waits until the broker cannot go on, and says why: no log directory works any more, or the one with the metadata
+    /// does not.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        let failure = failure.wait_for(Option::is_some).await.expect("its sender lives as long as its borrower");
+        failure.clone().unwrap_or_default()
     }
 
     /// Heartbeats have (not) been answered for a session's length: while they are not, this broker serves neither
@@ -239,6 +262,7 @@ impl ReplicaManager {
             task::spawn(upkeep::checkpoint_high_watermarks(Arc::downgrade(self))),
             task::spawn(upkeep::checkpoint_logs(Arc::downgrade(self))),
             task::spawn(upkeep::watch_space(Arc::downgrade(self))),
+            task::spawn(scrub::run(Arc::downgrade(self))),
             task::spawn(upkeep::take_failed_disks_offline(Arc::downgrade(self), Arc::clone(&self.disk_failure))),
         ];
         self.tasks.lock().extend(tasks);
@@ -306,7 +330,7 @@ fn open_disk(log_dir: Arc<LogDir>, reserve_bytes: u64, failure: &Arc<Notify>) ->
 /// What start-up found on the disks.
 struct Loaded {
     found: BTreeMap<PartitionName, LoadedLog>,
-    unusable: BTreeMap<PartitionName, LoadFailure>,
+    absent: BTreeMap<PartitionName, Absent>,
     offline: BTreeSet<DirectoryId>,
     previous_broker_epoch: BrokerEpoch,
 }
@@ -318,7 +342,7 @@ async fn load_all(
 ) -> Result<Loaded, StorageError> {
     let mut loaded = Loaded {
         found: BTreeMap::new(),
-        unusable: BTreeMap::new(),
+        absent: BTreeMap::new(),
         offline: BTreeSet::new(),
         previous_broker_epoch: BrokerEpoch::NONE,
     };
@@ -338,7 +362,10 @@ async fn load_all(
                 for failure in failures {
                     tracing::error!(partition = %failure.partition, error = %failure.error, "log cannot be opened");
                     epochs.insert(BrokerEpoch::NONE);
-                    loaded.unusable.insert(failure.partition.clone(), failure);
+                    loaded.absent.insert(failure.partition.clone(), Absent::Damaged(failure));
+                }
+                for partition in log_dir.lost_partitions() {
+                    loaded.absent.entry(partition).or_insert(Absent::Lost);
                 }
             }
             Err(error) => {
@@ -352,6 +379,13 @@ async fn load_all(
     }
     if let (true, Some(error)) = (logs.online().is_empty(), last_error) {
         return Err(error);
+    }
+    // It may have been moved to another directory.
+    loaded
+        .absent
+        .retain(|partition, absent| matches!(absent, Absent::Damaged(_)) || !loaded.found.contains_key(partition));
+    for partition in loaded.absent.iter().filter(|(_, absent)| matches!(absent, Absent::Lost)).map(|(name, _)| name) {
+        tracing::error!(%partition, "the directory of a replica is gone");
     }
     // All directories must tell of the same run: one that was left out of it may have lost what it held before.
     if epochs.len() == 1 {

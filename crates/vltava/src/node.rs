@@ -104,7 +104,7 @@ impl Node {
         tokio::select! {
             biased;
             reason = self.quorum.failed() => anyhow::anyhow!("the metadata quorum's member failed: {reason}"),
-            () = logs_failed => anyhow::anyhow!("no log directory works any more"),
+            reason = logs_failed => anyhow::anyhow!("{reason}"),
         }
     }
 

@@ -108,7 +108,9 @@ impl Partition {
                 self.execute(&mut state, action)?;
             }
             // The leader answers a subscription, and so knows what this log holds.
-            self.begins_anew.store(false, Ordering::Release);
+            if self.begins_anew.swap(false, Ordering::AcqRel) {
+                self.surroundings.offline_changed.notify_one();
+            }
             must_flush
         };
         if must_flush {

@@ -7,7 +7,7 @@ use vltava_replication::{
 use vltava_storage::{Log, LogReader, ReadLimits, StorageError, TimestampedOffset};
 use vltava_types::{ErrorCode, LeaderEpoch, Offset, TimestampMs};
 
-use super::{Isolation, Partition, ReadRequest, ReadResult, Role, State};
+use super::{Damage, Isolation, Partition, ReadRequest, ReadResult, Role, State};
 
 impl Partition {
     /// Reads for a client.
@@ -156,14 +156,16 @@ impl Partition {
     }
 
     /// What a failed read means for the reader. Corrupt data are never served (trap 26).
-    pub(super) fn on_read_error(&self, error: &StorageError) -> ErrorCode {
+    pub(crate) fn on_read_error(&self, error: &StorageError) -> ErrorCode {
         self.disk.on_error(error);
         match error {
             StorageError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-            StorageError::Corrupt { .. } => {
-                self.on_corrupt(error);
-                ErrorCode::KafkaStorageError
-            }
+            StorageError::Corrupt { .. } => match self.on_corrupt(error) {
+                // Retriable: another replica is about to lead.
+                Damage::GiveUp => ErrorCode::KafkaStorageError,
+                // It will not get better: the reader has to know.
+                Damage::Refuse => ErrorCode::CorruptMessage,
+            },
             StorageError::Io { .. }
             | StorageError::Full { .. }
             | StorageError::InvalidAppend { .. }

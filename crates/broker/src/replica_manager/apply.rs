@@ -13,8 +13,9 @@ use vltava_replication::{BrokerStatus, PartitionAssignment};
 use vltava_storage::{LogDir, PartitionName, StorageError};
 use vltava_types::{BrokerId, DirectoryId, Offset, PartitionIndex, TopicId, TopicPartition};
 
+use super::absent::{Absence, Absent, Remedy, remedy};
 use super::{NotOpened, ReplicaManager};
-use crate::partition::Partition;
+use crate::partition::{Damage, Partition, on_damage};
 use crate::partition_config::PartitionConfig;
 
 /// How often creating a log is tried again that there was no room for.
@@ -48,6 +49,9 @@ struct Missing {
     id: TopicPartition,
     name: PartitionName,
     config: Arc<PartitionConfig>,
+    is_counted_on: bool,
+    /// It was placed here before this run of the broker, or may have been.
+    is_old: bool,
 }
 
 impl ReplicaManager {
@@ -58,7 +62,8 @@ impl ReplicaManager {
     async fn apply(self: &Arc<Self>, before: &ClusterImage, image: &Arc<ClusterImage>) {
         let changed = changed_partitions(before, image);
         self.delete_unwanted(&changed, image).await;
-        self.create_missing(&changed, image).await;
+        let is_first = before.brokers.is_empty();
+        self.create_missing(&changed, image, is_first).await;
         self.set_roles(&changed, image);
         self.apply_brokers(before, image, &changed);
         self.apply_configs(before, image);
@@ -68,7 +73,7 @@ impl ReplicaManager {
     async fn create_deferred(self: &Arc<Self>, image: &Arc<ClusterImage>) {
         let deferred = self.deferred();
         if !deferred.is_empty() {
-            self.create_missing(&deferred, image).await;
+            self.create_missing(&deferred, image, false).await;
             self.set_roles(&deferred, image);
         }
     }
@@ -87,17 +92,25 @@ impl ReplicaManager {
     }
 
     /// A corrupt log is begun anew once the controller counts on it no more: until then it may still be elected, and an
-    /// empty leader would have the others truncate the good copies.
+    /// empty leader would have the others truncate the good copies. If there is nobody else to elect, it is the last copy.
     pub(super) fn repair(&self, image: &ClusterImage, partition: &Arc<Partition>) {
         let id = partition.id();
         let Some(wanted) = image.partition(id.topic_id, id.partition) else { return };
-        let me = self.config.node_id;
-        if wanted.isr.contains(&me) || wanted.eligible_leader_replicas.contains(&me) || wanted.leader == Some(me) {
+        if self.is_counted_on(wanted) {
+            let complete = wanted.isr.iter().chain(&wanted.eligible_leader_replicas).copied();
+            if on_damage(self.config.node_id, complete.filter(|replica| image.is_live(*replica))) == Damage::Refuse {
+                partition.refuse_damage();
+            }
             return;
         }
         if let (Some(leader), true) = (wanted.leader, partition.begin_anew_if_corrupt()) {
             self.fetchers.follow(leader, partition);
         }
+    }
+
+    fn is_counted_on(&self, partition: &PartitionImage) -> bool {
+        let me = self.config.node_id;
+        partition.isr.contains(&me) || partition.eligible_leader_replicas.contains(&me) || partition.leader == Some(me)
     }
 
     fn is_unusable(&self, id: &TopicPartition) -> bool {
@@ -131,7 +144,12 @@ impl ReplicaManager {
         .await;
     }
 
-    async fn create_missing(self: &Arc<Self>, changed: &BTreeSet<TopicPartition>, image: &Arc<ClusterImage>) {
+    async fn create_missing(
+        self: &Arc<Self>,
+        changed: &BTreeSet<TopicPartition>,
+        image: &Arc<ClusterImage>,
+        is_first: bool,
+    ) {
         let missing: Vec<Missing> = changed
             .iter()
             .filter(|id| self.partition(**id).is_none() && !self.is_unusable(id))
@@ -142,6 +160,8 @@ impl ReplicaManager {
                     id,
                     name: PartitionName::new(topic.name.clone(), id.partition),
                     config: self.partition_config(image, id.topic_id),
+                    is_counted_on: self.is_counted_on(wanted),
+                    is_old: is_first || self.not_opened.lock().get(&id) == Some(&NotOpened::Absent),
                 })
             })
             .collect();
@@ -173,12 +193,9 @@ impl ReplicaManager {
         missing: Missing,
         log_counts: &mut BTreeMap<DirectoryId, usize>,
     ) -> Result<Arc<Partition>, NotOpened> {
-        let Missing { id, name, config } = missing;
-        if self.unusable.contains_key(&name) {
-            tracing::error!(partition = %name, "the replica stays offline: its log could not be opened");
-            return Err(NotOpened::Unusable);
-        }
+        let Missing { id, name, config, is_counted_on, is_old } = missing;
         let found = self.found.lock().remove(&name);
+        let mut begins_anew = false;
         let (log, high_watermark, log_dir) = match found {
             Some(found) if found.log.topic_id() == id.topic_id => (found.log, found.high_watermark, found.log_dir),
             stray => {
@@ -186,6 +203,17 @@ impl ReplicaManager {
                     // Of an earlier topic of the same name (trap 31).
                     tracing::warn!(partition = %name, topic_id = %stray.log.topic_id(), "removing a deleted topic's log");
                     report(&stray.log_dir.delete(stray.log, clock::now()), &name);
+                } else {
+                    let absence = if is_old { self.absence(&name) } else { Absence::NeverHere };
+                    match remedy(absence, is_counted_on) {
+                        Remedy::Create => {}
+                        Remedy::BeginAnew => begins_anew = true,
+                        Remedy::Wait => {
+                            tracing::error!(partition = %name, ?absence, is_counted_on, "the replica is offline: it has no log");
+                            return Err(NotOpened::Absent);
+                        }
+                    }
+                    self.set_damaged_aside(&name)?;
                 }
                 let log_dir = self.logs.for_new_log(log_counts).ok_or(NotOpened::Unusable)?;
                 let created = log_dir.create(&name, id.topic_id, Arc::clone(&config.log));
@@ -204,7 +232,43 @@ impl ReplicaManager {
             }
         };
         let disk = Arc::clone(self.disk(&log_dir).ok_or(NotOpened::Unusable)?);
-        Ok(Partition::new(id, name, log, high_watermark, config, disk, Arc::clone(&self.surroundings)))
+        let partition = Partition::new(id, name, log, high_watermark, config, disk, Arc::clone(&self.surroundings));
+        if begins_anew {
+            tracing::warn!(partition = %partition.name(), "begins anew: the log that was here is gone");
+            partition.mark_begun_anew();
+        }
+        Ok(partition)
+    }
+
+    /// What start-up knows of a log that it has not found.
+    fn absence(&self, name: &PartitionName) -> Absence {
+        let has_offline_directories = self.disks.len() < self.config.log_dirs.len();
+        if self.absent.lock().contains_key(name) {
+            Absence::Gone
+        } else if has_offline_directories {
+            Absence::Elsewhere
+        } else {
+            Absence::NeverHere
+        }
+    }
+
+    /// Makes room for a new log where one lies that cannot be opened.
+    fn set_damaged_aside(&self, name: &PartitionName) -> Result<(), NotOpened> {
+        let Some(Absent::Damaged(failure)) = self.absent.lock().remove(name) else { return Ok(()) };
+        let log_dir =
+            self.disks.iter().map(|disk| &disk.log_dir).find(|log_dir| failure.directory.starts_with(log_dir.path()));
+        let outcome = log_dir.map(|log_dir| log_dir.set_aside(&failure.directory));
+        match outcome {
+            Some(Ok(path)) => {
+                tracing::warn!(partition = %name, error = %failure.error, path = %path.display(), "set a damaged log aside");
+                Ok(())
+            }
+            Some(Err(error)) => {
+                tracing::error!(partition = %name, %error, "a damaged log cannot be set aside");
+                Err(NotOpened::Unusable)
+            }
+            None => Err(NotOpened::Unusable),
+        }
     }
 
     fn log_counts(&self) -> BTreeMap<DirectoryId, usize> {

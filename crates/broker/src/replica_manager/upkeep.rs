@@ -33,6 +33,7 @@ pub(super) async fn tick(manager: Weak<ReplicaManager>) {
         let image = manager.applied.borrow().clone();
         for partition in manager.partitions() {
             partition.on_tick();
+            partition.reconsider_damage();
             if !partition.is_online() {
                 manager.repair(&image, &partition);
             }
@@ -115,10 +116,16 @@ pub(super) async fn take_failed_disks_offline(manager: Weak<ReplicaManager>, fai
                 if manager.logs.take_offline(&disk.log_dir) {
                     manager.offline.lock().insert(disk.log_dir.directory_id());
                     give_up(&manager, disk);
+                    manager.surroundings.offline_changed.notify_one();
                 }
             }
+            let has_failed = |disk: &&Arc<Disk>| disk.has_failed.load(Ordering::Acquire);
+            let mut failed = manager.disks.iter().filter(has_failed).map(|disk| disk.log_dir.path());
             if manager.logs.online().is_empty() {
-                manager.all_disks_failed.send_replace(true);
+                manager.failure.send_replace(Some("no log directory works any more".to_owned()));
+            } else if let Some(path) = failed.find(|path| *path == manager.config.metadata_log_dir) {
+                let reason = format!("the log directory {} failed, and the metadata is in it", path.display());
+                manager.failure.send_replace(Some(reason));
             }
         }
         failure.notified().await;

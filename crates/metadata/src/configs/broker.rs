@@ -567,4 +567,12 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .at_least(0)
         .honoured()
         .says("Room that is kept on the metadata log's disk, so that metadata goes on when the disk is full."),
+    long("vltava.scrub.bytes.per.second", "4194304", Low)
+        .at_least(1)
+        .honoured()
+        .says("How fast closed segments are read again to find damage."),
+    long("vltava.scrub.interval.ms", "604800000", Low)
+        .at_least(0)
+        .honoured()
+        .says("How often closed segments are read again to find damage. 0 is never."),
 ];
