@@ -1,12 +1,13 @@
 //! How the broker reaches the metadata quorum. The binary implements this with the quorum's handle.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use vltava_metadata::ClusterImage;
 use vltava_metadata::controller::{ControllerRequest, ControllerResponse};
+use vltava_metadata::{ClusterImage, Endpoint};
 use vltava_types::{BrokerId, DirectoryId, MetadataOffset, TimestampMs};
 
 /// The metadata quorum as a broker sees it.
@@ -25,6 +26,11 @@ pub trait Controller: Send + Sync + 'static {
     /// What this node knows of the quorum.
     fn quorum_status(&self) -> QuorumStatus;
 
+    /// Who may vote in the quorum, as far as this node knows. Nobody, if it does not know.
+    fn voters(&self) -> Voters {
+        Voters::default()
+    }
+
     /// What the leader knows of the quorum, asked of it wherever it is, until `deadline`. A node that is alone knows it
     /// itself.
     fn leader_quorum_status(&self, _deadline: Instant) -> BoxFuture<'_, Result<QuorumStatus, ControllerUnavailable>> {
@@ -36,6 +42,14 @@ pub trait Controller: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no active controller answered in time")]
 pub struct ControllerUnavailable;
+
+/// The voters and where they answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Voters {
+    /// Sets of voters of which each may be the one whose majority is a quorum.
+    pub sets: Vec<BTreeSet<BrokerId>>,
+    pub endpoints: BTreeMap<BrokerId, Endpoint>,
+}
 
 /// The quorum's leader and how far each member has come.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! This broker's standing with the controller: registration, heartbeats, fencing, controlled shutdown.
 //!
 //! A broker registers once its logs are open, and is fenced until the controller knows that it has applied its own
-//! registration. From then on heartbeats keep its session. When none is answered for the session's length, the
-//! controller may have given its partitions to others, so it stops serving by itself (trap 15). When the controller does
-//! not know it any more, it registers again.
+//! registration. From then on heartbeats keep its session: each one that is answered lets it last a session's length
+//! from when the heartbeat was sent, since the controller's clock for it started no earlier. When the session runs out,
+//! the controller may have given the partitions to others, so that the broker stops serving by itself (trap 15). When the
+//! controller does not know it any more, it registers again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,7 +132,7 @@ impl Drop for Lifecycle {
 /// What the lifecycle has to know of and tell to the broker's replicas.
 trait Replicas: Send + Sync + 'static {
     fn on_registered(&self, broker_epoch: BrokerEpoch);
-    fn set_serving(&self, serving: bool);
+    fn set_fenced(&self, fenced: bool);
     fn extend_lease(&self, end: Instant);
     fn applied_images(&self) -> watch::Receiver<Arc<ClusterImage>>;
     fn offline_log_dirs(&self) -> Vec<DirectoryId>;
@@ -146,8 +147,8 @@ impl Replicas for Arc<ReplicaManager> {
         ReplicaManager::on_registered(self, broker_epoch);
     }
 
-    fn set_serving(&self, serving: bool) {
-        ReplicaManager::set_serving(self, serving);
+    fn set_fenced(&self, fenced: bool) {
+        ReplicaManager::set_fenced(self, fenced);
     }
 
     fn extend_lease(&self, end: Instant) {
@@ -179,6 +180,7 @@ struct Session<R> {
     registration: RegisterBroker,
     shutdown_wanted: watch::Receiver<bool>,
     state: watch::Sender<BrokerState>,
+    /// The last answer said that clients may be served, and the session has not run out since.
     is_serving: bool,
     /// When the last answered heartbeat was sent. The controller's clock for this session started no earlier.
     heard_at: Instant,
@@ -220,7 +222,8 @@ impl<R: Replicas> Session<R> {
             match self.controller.call(request, sent_at + REGISTRATION_DEADLINE).await {
                 Ok(ControllerResponse::RegisterBroker(Ok(broker_epoch))) => {
                     tracing::info!(%broker_epoch, "registered with the controller");
-                    self.heard(sent_at);
+                    // A registration begins fenced.
+                    self.heard(sent_at, true);
                     return broker_epoch;
                 }
                 Ok(ControllerResponse::RegisterBroker(Err(refusal))) => {
@@ -318,9 +321,7 @@ impl<R: Replicas> Session<R> {
         match response {
             Ok(ControllerResponse::Heartbeat(reply)) => {
                 if let Ok(reply) = &reply {
-                    self.heard(sent_at);
-                    // Whom the controller has fenced leads nothing any more, whatever the last image said (trap 15).
-                    self.serve(!reply.is_fenced);
+                    self.heard(sent_at, reply.is_fenced);
                 }
                 Some(reply)
             }
@@ -338,23 +339,21 @@ impl<R: Replicas> Session<R> {
     }
 
     /// The controller answered what was sent at `sent_at`: the session lasts from there, here and for whoever serves.
-    fn heard(&mut self, sent_at: Instant) {
+    fn heard(&mut self, sent_at: Instant, is_fenced: bool) {
+        // Whom the controller has fenced leads nothing any more, whatever the last image said (trap 15). Said first, so
+        // that a session which had run out does not serve for a moment.
+        self.replicas.set_fenced(is_fenced);
+        self.is_serving = !is_fenced;
         self.heard_at = sent_at;
         self.replicas.extend_lease(sent_at + self.settings.session_timeout);
     }
 
+    /// Those who serve know by the end of the lease.
     fn lose_session(&mut self) {
         tracing::warn!("no heartbeat was answered for the length of the session: clients are not served");
-        self.serve(false);
+        self.is_serving = false;
         if *self.state.borrow() == BrokerState::Running {
             self.set_state(BrokerState::Fenced);
-        }
-    }
-
-    fn serve(&mut self, serving: bool) {
-        if self.is_serving != serving {
-            self.is_serving = serving;
-            self.replicas.set_serving(serving);
         }
     }
 
@@ -408,6 +407,8 @@ mod tests {
         Unfenced,
         Release,
         Error(ErrorCode),
+        /// Unfenced, so many milliseconds later.
+        Late(u64),
         Silence,
     }
 
@@ -446,7 +447,7 @@ mod tests {
                     let text = format!("heartbeat of epoch {}{leaving}", heartbeat.broker_epoch);
                     let response = match answer {
                         Answer::Fenced => reply(true, false),
-                        Answer::Unfenced | Answer::Epoch(_) | Answer::Silence => reply(false, false),
+                        Answer::Unfenced | Answer::Late(_) | Answer::Epoch(_) | Answer::Silence => reply(false, false),
                         Answer::Release => reply(true, true),
                         Answer::Error(code) => ControllerResponse::Heartbeat(Err(refused(code))),
                     };
@@ -456,9 +457,13 @@ mod tests {
             };
             let _ = writeln!(self.log.lock(), "{at:>5} {text} -> {answer:?}");
             async move {
-                if matches!(answer, Answer::Silence) {
-                    sleep_until(deadline).await;
-                    return Err(ControllerUnavailable);
+                match answer {
+                    Answer::Silence => {
+                        sleep_until(deadline).await;
+                        return Err(ControllerUnavailable);
+                    }
+                    Answer::Late(ms) => sleep(Duration::from_millis(ms)).await,
+                    _ => {}
                 }
                 Ok(response)
             }
@@ -481,12 +486,15 @@ mod tests {
             let _ = writeln!(self.log.lock(), "      registered as {broker_epoch}");
         }
 
-        fn set_serving(&self, serving: bool) {
-            let at = self.started_at.elapsed().as_millis();
-            let _ = writeln!(self.log.lock(), "{at:>5} serving: {serving}");
+        fn set_fenced(&self, fenced: bool) {
+            let word = if fenced { "fenced" } else { "unfenced" };
+            let _ = write!(self.log.lock(), "      {word}");
         }
 
-        fn extend_lease(&self, _end: Instant) {}
+        fn extend_lease(&self, end: Instant) {
+            let end = end.duration_since(self.started_at).as_millis();
+            let _ = writeln!(self.log.lock(), ", session until {end}");
+        }
 
         fn applied_images(&self) -> watch::Receiver<Arc<ClusterImage>> {
             self.images.clone()
@@ -505,8 +513,18 @@ mod tests {
         }
     }
 
-    /// Runs a lifecycle against the script for some milliseconds, then asks it to leave if told so.
-    async fn check(script: &[Answer], run_ms: u64, leave: bool, expected: Expect) {
+    /// How a broker becomes one that runs.
+    const BEGINNING: [Answer; 2] = [Answer::Epoch(7), Answer::Unfenced];
+
+    const BEGINNING_SHOWN: &str = "    0 register, epoch before -1 -> Epoch(7)
+      fenced, session until 3000
+      registered as 7
+    0 heartbeat of epoch 7 -> Unfenced
+      unfenced, session until 3000
+";
+
+    /// Lets a lifecycle run against the script for some milliseconds, then asks it to leave if told so.
+    async fn run(script: &[Answer], run_ms: u64, leave: bool) -> String {
         let settings = LifecycleSettings {
             heartbeat_interval: Duration::from_millis(500),
             session_timeout: Duration::from_millis(3000),
@@ -540,7 +558,13 @@ mod tests {
             let _ = writeln!(log.lock(), "released: {is_released}");
         }
         let _ = writeln!(log.lock(), "{:?}", *lifecycle.state().borrow());
-        expected.assert_eq(&log.lock());
+        std::mem::take(&mut log.lock())
+    }
+
+    /// What a broker that runs does, for as long as the script has answers or `run_ms`.
+    async fn check(script: &[Answer], run_ms: u64, leave: bool, expected: Expect) {
+        let shown = run(&[&BEGINNING, script].concat(), run_ms, leave).await;
+        expected.assert_eq(shown.strip_prefix(BEGINNING_SHOWN).expect("all begin alike"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -548,19 +572,40 @@ mod tests {
         use Answer::*;
         let script =
             [Error(ErrorCode::DuplicateBrokerRegistration), Epoch(7), Fenced, Fenced, Unfenced, Unfenced, Unfenced];
-        check(
-            &script,
-            1200,
-            false,
-            expect![[r#"
+        let shown = run(&script, 1200, false).await;
+        expect![[r#"
                 0 register, epoch before -1 -> Error(DuplicateBrokerRegistration)
               100 register, epoch before -1 -> Epoch(7)
+                  fenced, session until 3100
                   registered as 7
               100 heartbeat of epoch 7 -> Fenced
+                  fenced, session until 3100
               150 heartbeat of epoch 7 -> Fenced
+                  fenced, session until 3150
               200 heartbeat of epoch 7 -> Unfenced
-              200 serving: true
+                  unfenced, session until 3200
               700 heartbeat of epoch 7 -> Unfenced
+                  unfenced, session until 3700
+            Running
+        "#]]
+        .assert_eq(&shown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn registers_again_when_forgotten_and_claims_to_continue() {
+        use Answer::*;
+        let script = [Error(ErrorCode::StaleBrokerEpoch), Epoch(9), Unfenced];
+        check(
+            &script,
+            700,
+            false,
+            expect![[r#"
+              500 heartbeat of epoch 7 -> Error(StaleBrokerEpoch)
+              500 register, epoch before 7 -> Epoch(9)
+                  fenced, session until 3500
+                  registered as 9
+              500 heartbeat of epoch 9 -> Unfenced
+                  unfenced, session until 3500
             Running
         "#]],
         )
@@ -568,22 +613,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn registers_again_when_forgotten_and_claims_to_continue() {
+    async fn each_answer_extends_the_session_from_when_the_heartbeat_was_sent() {
         use Answer::*;
-        let script = [Epoch(7), Unfenced, Error(ErrorCode::StaleBrokerEpoch), Epoch(9), Unfenced];
         check(
-            &script,
-            700,
+            &[Unfenced, Late(400), Unfenced],
+            2000,
             false,
             expect![[r#"
-                0 register, epoch before -1 -> Epoch(7)
-                  registered as 7
-                0 heartbeat of epoch 7 -> Unfenced
-                0 serving: true
-              500 heartbeat of epoch 7 -> Error(StaleBrokerEpoch)
-              500 register, epoch before 7 -> Epoch(9)
-                  registered as 9
-              500 heartbeat of epoch 9 -> Unfenced
+              500 heartbeat of epoch 7 -> Unfenced
+                  unfenced, session until 3500
+             1000 heartbeat of epoch 7 -> Late(400)
+                  unfenced, session until 4000
+             1900 heartbeat of epoch 7 -> Unfenced
+                  unfenced, session until 4900
+            Running
+        "#]],
+        )
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_and_refusal_extend_nothing() {
+        use Answer::*;
+        check(
+            &[Silence, Error(ErrorCode::UnknownServerError), Unfenced],
+            2900,
+            false,
+            expect![[r#"
+              500 heartbeat of epoch 7 -> Silence
+             2000 heartbeat of epoch 7 -> Error(UnknownServerError)
+             2500 heartbeat of epoch 7 -> Unfenced
+                  unfenced, session until 5500
             Running
         "#]],
         )
@@ -593,20 +653,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn trap_15_stops_serving_when_the_session_has_run_out() {
         use Answer::*;
-        let script = [Epoch(7), Unfenced, Unfenced, Silence, Silence, Silence, Unfenced];
         check(
-            &script,
+            &[Unfenced, Silence, Silence, Silence, Unfenced],
             4500,
             false,
             expect![[r#"
-                0 register, epoch before -1 -> Epoch(7)
-                  registered as 7
-                0 heartbeat of epoch 7 -> Unfenced
-                0 serving: true
               500 heartbeat of epoch 7 -> Unfenced
+                  unfenced, session until 3500
              1000 heartbeat of epoch 7 -> Silence
              2500 heartbeat of epoch 7 -> Silence
-             3500 serving: false
              3550 heartbeat of epoch 7 -> Silence
             Fenced
         "#]],
@@ -619,19 +674,16 @@ mod tests {
     async fn trap_15_does_not_serve_while_it_is_fenced() {
         use Answer::*;
         check(
-            &[Epoch(7), Unfenced, Fenced, Fenced, Unfenced],
+            &[Fenced, Fenced, Unfenced],
             700,
             false,
             expect![[r#"
-                0 register, epoch before -1 -> Epoch(7)
-                  registered as 7
-                0 heartbeat of epoch 7 -> Unfenced
-                0 serving: true
               500 heartbeat of epoch 7 -> Fenced
-              500 serving: false
+                  fenced, session until 3500
               550 heartbeat of epoch 7 -> Fenced
+                  fenced, session until 3550
               600 heartbeat of epoch 7 -> Unfenced
-              600 serving: true
+                  unfenced, session until 3600
             Running
         "#]],
         )
@@ -642,36 +694,29 @@ mod tests {
     async fn trap_30_waits_until_the_controller_lets_it_go() {
         use Answer::*;
         check(
-            &[Epoch(7), Unfenced, Unfenced, Fenced, Release],
+            &[Unfenced, Fenced, Release],
             400,
             true,
             expect![[r#"
-                0 register, epoch before -1 -> Epoch(7)
-                  registered as 7
-                0 heartbeat of epoch 7 -> Unfenced
-                0 serving: true
               400 heartbeat of epoch 7, leaving -> Unfenced
+                  unfenced, session until 3400
               450 heartbeat of epoch 7, leaving -> Fenced
-              450 serving: false
+                  fenced, session until 3450
               500 heartbeat of epoch 7, leaving -> Release
+                  fenced, session until 3500
             released: true
             Stopped
         "#]],
         )
         .await;
         check(
-            &[Epoch(7), Unfenced, Silence],
+            &[Silence],
             400,
             true,
             expect![[r#"
-                0 register, epoch before -1 -> Epoch(7)
-                  registered as 7
-                0 heartbeat of epoch 7 -> Unfenced
-                0 serving: true
               400 heartbeat of epoch 7, leaving -> Silence
              1450 heartbeat of epoch 7, leaving -> Silence
              2500 heartbeat of epoch 7, leaving -> Silence
-             3000 serving: false
              3550 heartbeat of epoch 7, leaving -> Silence
              4600 heartbeat of epoch 7, leaving -> Silence
             released: false

@@ -12,6 +12,7 @@ mod read;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use vltava_host::clock;
 use vltava_protocol::batch::{InvalidBatch, Origin};
 use vltava_replication::{
-    BrokerStatus, EpochEndOffset, FencingError, FollowerState, LeaderAction, LeaderState, LogOffsets,
+    BrokerStatus, CutOff, EpochEndOffset, FencingError, FollowerState, LeaderAction, LeaderState, LogOffsets,
     NotEnoughReplicas, PartitionAssignment, SequenceError,
 };
 use vltava_storage::{Flush, Flushable, Log, PartitionName, RecoveryCheckpoint, StorageError};
@@ -161,11 +162,13 @@ pub struct Surroundings {
     pub node_id: BrokerId,
     /// Where ISR changes wait to be sent to the controller.
     pub isr_proposals: IsrProposals,
-    /// False while another broker may have been elected in our place (trap 15).
-    pub serving: AtomicBool,
+    /// The controller said so: another broker leads in our place, or is about to.
+    pub is_fenced: AtomicBool,
     /// When the session with the controller runs out, in milliseconds of [`Surroundings::now_ms`]. Read at each request,
-    /// because a process that was stopped and goes on runs its requests before the task that would clear `serving`.
+    /// because a process that was stopped and goes on runs its requests before any task that would take note.
     pub lease_end_ms: AtomicI64,
+    /// What is known of the others since the session has run out.
+    pub cut_off: Mutex<Option<Arc<CutOff>>>,
     /// Where the clock of this process starts.
     pub started: Instant,
     /// Rung when a replica or a disk stops working, or works again: the controller should hear of it soon.
@@ -178,8 +181,9 @@ impl Surroundings {
         Arc::new(Self {
             node_id,
             isr_proposals: IsrProposals::default(),
-            serving: AtomicBool::new(true),
+            is_fenced: AtomicBool::new(false),
             lease_end_ms: AtomicI64::new(i64::MAX),
+            cut_off: Mutex::default(),
             started: Instant::now(),
             offline_changed: Arc::default(),
         })
@@ -191,10 +195,26 @@ impl Surroundings {
         i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Whether no other broker can have been elected in our place.
+    /// Whether no other broker can have been elected in our place (trap 15).
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        self.serving.load(Ordering::Acquire) && self.now_ms() < self.lease_end_ms.load(Ordering::Acquire)
+        !self.is_fenced.load(Ordering::Acquire) && self.lease_remaining() > Duration::ZERO
+    }
+
+    /// How long the session with the controller lasts if it is not extended.
+    #[must_use]
+    pub fn lease_remaining(&self) -> Duration {
+        let remaining_ms = self.lease_end_ms.load(Ordering::Acquire).saturating_sub(self.now_ms());
+        Duration::from_millis(u64::try_from(remaining_ms).unwrap_or(0))
+    }
+
+    /// What is known of the others, if the session ran out before the controller said anything against this broker.
+    #[must_use]
+    pub fn cut_off(&self) -> Option<Arc<CutOff>> {
+        if self.is_fenced.load(Ordering::Acquire) || self.lease_remaining() > Duration::ZERO {
+            return None;
+        }
+        self.cut_off.lock().clone()
     }
 
     /// The session with the controller lasts until `end`, unless it is extended again.
@@ -499,6 +519,20 @@ impl Partition {
         if is_flush_due {
             self.mark_dirty();
         }
+    }
+
+    /// Whom the controller may take for in sync, if this replica leads.
+    #[must_use]
+    pub(crate) fn maximal_isr(&self) -> Vec<BrokerId> {
+        match &self.state.lock().role {
+            Role::Leader(leader) => leader.maximal_isr().collect(),
+            Role::Follower(_) => vec![],
+        }
+    }
+
+    /// More may be known of the other brokers: who waits for them looks again.
+    pub(crate) fn on_cut_off(&self) {
+        self.acknowledged.notify_waiters();
     }
 
     /// Deletes what retention allows, and forgets producers that were silent for `producer_expiration_ms`.

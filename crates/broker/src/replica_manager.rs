@@ -5,6 +5,7 @@
 
 mod absent;
 mod apply;
+mod cut_off;
 mod scrub;
 mod upkeep;
 
@@ -227,16 +228,16 @@ impl ReplicaManager {
         failure.clone().unwrap_or_default()
     }
 
-    /// Heartbeats have (not) been answered for a session's length: while they are not, this broker serves neither
-    /// produces nor fetches, since another one may lead (trap 15).
-    pub fn set_serving(&self, serving: bool) {
-        if self.surroundings.serving.swap(serving, Ordering::AcqRel) != serving {
-            tracing::info!(serving, "changed whether clients are served");
+    /// The controller said whether this broker is fenced: while it is, it serves neither produces nor fetches, since
+    /// another one may lead (trap 15).
+    pub fn set_fenced(&self, fenced: bool) {
+        if self.surroundings.is_fenced.swap(fenced, Ordering::AcqRel) != fenced {
+            tracing::info!(fenced, "the controller changed whether clients may be served");
         }
     }
 
     /// A heartbeat was answered: the session with the controller lasts until `end`, and clients are served no longer than
-    /// that (trap 15).
+    /// that, since another broker may lead then (trap 15).
     pub fn extend_lease(&self, end: Instant) {
         self.surroundings.extend_lease(end);
     }
@@ -257,6 +258,7 @@ impl ReplicaManager {
         let tasks = [
             task::spawn(apply::run(Arc::downgrade(self))),
             task::spawn(run_isr(Arc::clone(&self.surroundings), Arc::downgrade(self), Arc::clone(&self.controller))),
+            task::spawn(cut_off::watch(Arc::downgrade(self))),
             task::spawn(upkeep::tick(Arc::downgrade(self))),
             task::spawn(upkeep::clean_up(Arc::downgrade(self))),
             task::spawn(upkeep::checkpoint_high_watermarks(Arc::downgrade(self))),

@@ -32,6 +32,7 @@ use crate::session::{self, MAX_QUEUED_HEARTBEATS, SessionCall};
 use crate::state_machine::StateMachine;
 use crate::status::{self, QuorumStatus};
 use crate::types::{Raft, RaftMetrics};
+use crate::voters::{self, Voters};
 
 /// Threads of the quorum's own runtime.
 const THREADS: usize = 2;
@@ -202,6 +203,12 @@ impl Handle {
     #[must_use]
     pub fn status(&self) -> QuorumStatus {
         status::current(self.inner.identity.node_id, &self.inner.raft.metrics().borrow_watched().clone())
+    }
+
+    /// Who may vote, as far as this node knows.
+    #[must_use]
+    pub fn voters(&self) -> Voters {
+        voters::current(&self.inner.identity, &self.inner.raft.metrics().borrow_watched().clone())
     }
 
     /// What the leader knows of the quorum, asked of it wherever it is, until `deadline`.

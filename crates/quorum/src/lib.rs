@@ -24,7 +24,9 @@ mod state_file;
 mod state_machine;
 mod status;
 mod types;
+mod voters;
 mod wire;
 
 pub use handle::{DEFAULT_ELECTION_TIMEOUT, DEFAULT_SNAPSHOT_EVERY, Handle, QuorumConfig, StartError, Unavailable};
 pub use status::{QuorumStatus, ReplicaStatus};
+pub use voters::Voters;

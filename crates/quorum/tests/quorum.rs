@@ -247,6 +247,11 @@ async fn every_node_reaches_the_controller_and_sees_what_it_decided() {
     assert_eq!(status.voters.iter().map(|voter| voter.node_id.0).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(status.observers.iter().map(|observer| observer.node_id.0).collect::<Vec<_>>(), [9]);
     assert!(status.voters.iter().all(|voter| voter.log_end_offset.is_some()), "{status:?}");
+    // Configured, committed and latest are the same, for those too who do not vote.
+    let voters = cluster.handle(9).voters();
+    assert_eq!(voters.sets, [[1, 2, 3].map(BrokerId).into()]);
+    let ports = voters.endpoints.into_iter().map(|(id, endpoint)| (id.0, endpoint.port));
+    assert!(ports.eq([1, 2, 3].map(|id| (id, cluster.ports[&id]))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vltava_types::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch};
 
+use crate::cut_off::CutOff;
 use crate::epoch_cache::{EpochCache, EpochEndOffset};
 use crate::fencing::{FencingError, check_leader_epoch};
 
@@ -330,6 +331,12 @@ impl LeaderState {
     pub fn check_min_in_sync_replicas(&self) -> Result<(), NotEnoughReplicas> {
         let (in_sync, required) = (self.isr.len(), self.required_in_sync_replicas());
         if in_sync < required { Err(NotEnoughReplicas { in_sync, required }) } else { Ok(()) }
+    }
+
+    /// While the controller is silent: whether acks=all is refused for want of replicas. Whoever may be in the ISR counts.
+    #[must_use]
+    pub fn too_few_alive(&self, cut_off: &CutOff, now_ms: i64) -> Option<NotEnoughReplicas> {
+        cut_off.too_few_alive(self.maximal_isr(), self.required_in_sync_replicas(), now_ms)
     }
 
     /// Whether a produce with acks=all that ends at `end_offset` may be answered.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vltava_protocol::batch::{BatchHeader, TimestampType, ValidatedBatch, validate};
 use vltava_replication::{
-    AckState, Durability, FetchPosition, FollowerError, FollowerSubscription, IsrRejection, LeaderState, ProducerBatch,
-    SequenceCheck,
+    AckState, Durability, FetchPosition, FollowerError, FollowerSubscription, IsrRejection, LeaderState,
+    NotEnoughReplicas, ProducerBatch, SequenceCheck,
 };
 use vltava_storage::{ReadLimits, StorageError};
 use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch, TimestampMs};
@@ -81,7 +81,7 @@ impl Partition {
     /// Waits until `appended` is as safe as `acks` asks: [`Acks::Leader`] for the leader's own log in the sense of its
     /// durability mode, [`Acks::All`] for the high watermark. The caller bounds the wait. Fails with
     /// NOT_LEADER_OR_FOLLOWER when the leadership that appended ends (trap 15), and with
-    /// NOT_ENOUGH_REPLICAS_AFTER_APPEND (trap 16).
+    /// NOT_ENOUGH_REPLICAS_AFTER_APPEND when the ISR has become too small (trap 16) or can only become so.
     pub async fn wait_for_acks(&self, acks: Acks, appended: &Appended) -> Result<(), ErrorCode> {
         loop {
             let mut changed = pin!(self.acknowledged.notified());
@@ -244,7 +244,10 @@ impl Partition {
         }
         let Role::Leader(leader) = &state.role else { return Err(AppendError::NotLeader) };
         if !self.is_serving() {
-            return Err(AppendError::NotLeader);
+            return Err(match self.too_few_alive(leader) {
+                Some(too_few) if options.acks == Acks::All => AppendError::NotEnoughReplicas(too_few),
+                _ => AppendError::NotLeader,
+            });
         }
         leader.check_leader_epoch(options.leader_epoch)?;
         if options.acks == Acks::All {
@@ -254,6 +257,11 @@ impl Partition {
             return Err(AppendError::DiskFull);
         }
         Ok(leader)
+    }
+
+    /// While the controller is silent: whether too few of the ISR are alive, and nobody else can be made leader.
+    fn too_few_alive(&self, leader: &LeaderState) -> Option<NotEnoughReplicas> {
+        leader.too_few_alive(&*self.surroundings.cut_off()?, self.surroundings.now_ms())
     }
 
     fn append(
@@ -313,6 +321,9 @@ impl Partition {
             return if end_offset <= acknowledged { ControlFlow::Break(Ok(())) } else { ControlFlow::Continue(()) };
         }
         match leader.ack_state(end_offset) {
+            AckState::Pending if self.too_few_alive(leader).is_some() => {
+                ControlFlow::Break(Err(ErrorCode::NotEnoughReplicasAfterAppend))
+            }
             AckState::Pending => ControlFlow::Continue(()),
             AckState::Committed => ControlFlow::Break(Ok(())),
             AckState::NotEnoughReplicas => ControlFlow::Break(Err(ErrorCode::NotEnoughReplicasAfterAppend)),

@@ -262,7 +262,7 @@ async fn trap_10_only_the_word_of_the_last_subscription_counts() {
     assert_eq!(leader.on_follower_acknowledged(BrokerId(2), epoch, stored, &before, 1), Ok(()));
     let wait = leader.wait_for_acks(Acks::All, &appended);
     assert!(tokio::time::timeout(Duration::from_millis(300), wait).await.is_err(), "nobody else has it");
-    assert_eq!(leader.on_follower_acknowledged(BrokerId(2), epoch, stored, &after, 1), Ok(()));
+    assert_eq!(leader.on_follower_acknowledged(BrokerId(2), epoch, &stored, &after), Ok(()));
     assert_eq!(leader.wait_for_acks(Acks::All, &appended).await, Ok(()));
 }
 
@@ -386,14 +386,63 @@ async fn trap_15_a_leader_that_is_cut_off_commits_nothing_and_yields() {
     assert!(tokio::time::timeout(Duration::from_millis(300), wait).await.is_err(), "nobody may acknowledge this");
 
     // It stops by itself once its session has lapsed, and learns the truth later.
-    cluster.broker(1).manager.set_serving(false);
+    cluster.broker(1).manager.set_fenced(true);
     assert!(matches!(append(&zombie, Acks::Leader, &batch(&["late"])), Err(AppendError::NotLeader)));
     assert_eq!(zombie.read(&from_offset(0)), Err(ErrorCode::NotLeaderOrFollower));
-    cluster.broker(1).manager.set_serving(true);
+    cluster.broker(1).manager.set_fenced(false);
     cluster.broker(1).link.mend();
     let outcome = zombie.wait_for_acks(Acks::All, &appended).await;
     assert_eq!(outcome, Err(ErrorCode::NotLeaderOrFollower));
     cluster.until_equal(id, &["a", "b"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_15_the_last_of_three_tells_acks_all_that_replicas_lack_and_serves_nobody() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2, 3]], &[MIN_ISR_2]));
+    let survivor = cluster.leader(id).await;
+    produce(&survivor, &["a"]).await.expect("all are in sync");
+    cluster.kill(2).await;
+    cluster.kill(3).await;
+    let waiting = append(&survivor, Acks::All, &batch(&["b"])).expect("it does not know yet");
+    cluster.end_session(1);
+    until("the others are known to be dead", || {
+        matches!(append(&survivor, Acks::All, &batch(&["refused"])), Err(AppendError::NotEnoughReplicas(_)))
+    })
+    .await;
+    let wait = survivor.wait_for_acks(Acks::All, &waiting);
+    let outcome = tokio::time::timeout(Duration::from_secs(20), wait).await;
+    assert_eq!(outcome, Ok(Err(ErrorCode::NotEnoughReplicasAfterAppend)));
+    // Somebody else may have led between the end of the session and the others' death.
+    assert!(matches!(append(&survivor, Acks::Leader, &batch(&["refused"])), Err(AppendError::NotLeader)));
+    assert_eq!(survivor.read(&from_offset(0)), Err(ErrorCode::NotLeaderOrFollower));
+
+    cluster.start_broker(2).await;
+    cluster.quorum.fence(BrokerId(3));
+    cluster.resume_session(1);
+    cluster.until_isr(id, &[1, 2]).await;
+    assert_eq!(produce(&survivor, &["c"]).await, Ok(Offset(2)));
+    cluster.until_equal(id, &["a", "b", "c"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_15_a_leader_that_is_only_cut_off_says_that_it_does_not_lead() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2, 3]], &[MIN_ISR_2]));
+    let leader = cluster.leader(id).await;
+    let refusal = |acks| append(&leader, acks, &batch(&["refused"])).map(|_| ()).map_err(|error| error.code());
+    cluster.end_session(1);
+    cluster.until_looked(1).await;
+    assert_eq!(refusal(Acks::All), Err(ErrorCode::NotLeaderOrFollower));
+    // One alone elects nobody, but with the one that lives there are two in sync.
+    cluster.kill(2).await;
+    cluster.until_looked(1).await;
+    assert_eq!(refusal(Acks::All), Err(ErrorCode::NotLeaderOrFollower));
+    // Now they are dead, but the controller had time to say that somebody else leads.
+    cluster.kill(3).await;
+    until("both are known to be dead", || refusal(Acks::All) == Err(ErrorCode::NotEnoughReplicas)).await;
+    cluster.broker(1).manager.set_fenced(true);
+    assert_eq!(refusal(Acks::All), Err(ErrorCode::NotLeaderOrFollower));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use vltava_broker::controller::{Controller, ControllerUnavailable, QuorumStatus, ReplicaStatus};
+use vltava_broker::controller::{Controller, ControllerUnavailable, QuorumStatus, ReplicaStatus, Voters};
 use vltava_metadata::ClusterImage;
 use vltava_metadata::controller::{ControllerRequest, ControllerResponse};
 use vltava_quorum::Handle;
@@ -35,6 +35,11 @@ impl Controller for QuorumController {
 
     fn quorum_status(&self) -> QuorumStatus {
         quorum_status(self.quorum.status())
+    }
+
+    fn voters(&self) -> Voters {
+        let vltava_quorum::Voters { sets, endpoints } = self.quorum.voters();
+        Voters { sets, endpoints }
     }
 
     fn leader_quorum_status(&self, deadline: Instant) -> BoxFuture<'_, Result<QuorumStatus, ControllerUnavailable>> {

@@ -24,6 +24,7 @@ use vltava_metadata::{ClusterImage, Endpoint, MetadataRecord, PartitionImage};
 use vltava_peer::server::{self, Acceptor, PlaneServer, Routes};
 use vltava_peer::{Plane, replica};
 use vltava_protocol::batch::{BatchBuilder, Origin, batches, records};
+use vltava_replication::CutOff;
 use vltava_storage::{LogManager, MetaProperties};
 use vltava_types::{
     BrokerEpoch, BrokerId, DirectoryId, ErrorCode, IncarnationId, Offset, PartitionIndex, TimestampMs, TopicId,
@@ -31,7 +32,7 @@ use vltava_types::{
 };
 
 use crate::config::BrokerConfig;
-use crate::controller::{Controller, ControllerUnavailable, QuorumStatus};
+use crate::controller::{Controller, ControllerUnavailable, QuorumStatus, Voters};
 use crate::partition::{Acks, AppendError, AppendOptions, Appended, Isolation, Partition, ReadRequest};
 use crate::replica_manager::ReplicaManager;
 
@@ -138,6 +139,14 @@ impl Controller for Link {
     fn quorum_status(&self) -> QuorumStatus {
         unimplemented!("nobody asks here")
     }
+
+    /// As if each broker voted too, on the port where it sends its replicas.
+    fn voters(&self) -> Voters {
+        let image = self.images.borrow();
+        let endpoints: BTreeMap<_, _> =
+            image.brokers.values().map(|broker| (broker.broker_id, broker.peer.clone())).collect();
+        Voters { sets: vec![endpoints.keys().copied().collect()], endpoints }
+    }
 }
 
 pub(super) struct Cluster {
@@ -214,6 +223,28 @@ impl Cluster {
         let clean = self.broker(id).manager.shut_down().await;
         self.kill(id).await;
         clean
+    }
+
+    /// Nothing passes between a broker and the controller any more, and the session runs out.
+    pub(super) fn end_session(&self, id: i32) {
+        self.broker(id).link.cut();
+        self.broker(id).manager.extend_lease(Instant::now());
+    }
+
+    /// The controller answers the broker again.
+    pub(super) fn resume_session(&self, id: i32) {
+        self.broker(id).link.mend();
+        self.broker(id).manager.extend_lease(Instant::now() + Duration::from_secs(3600));
+    }
+
+    /// Waits until a broker whose session has run out has looked for the others, with all of a look after this call.
+    pub(super) async fn until_looked(&self, id: i32) {
+        let surroundings = &self.broker(id).manager.surroundings;
+        for _ in 0..2 {
+            let before = surroundings.cut_off();
+            let is_new = |seen: &Arc<CutOff>| before.as_ref().is_none_or(|before| !Arc::ptr_eq(before, seen));
+            until("it has looked", || surroundings.cut_off().as_ref().is_some_and(is_new)).await;
+        }
     }
 
     /// The broker tells the controller which replicas do not work.
