@@ -37,6 +37,26 @@ fn error_name(code: i16) -> String {
     ErrorCode::from_code(code).map_or_else(|| code.to_string(), |code| code.to_string())
 }
 
+/// What every version shows, with versions in a row that show the same under one head.
+fn by_version(shown: impl IntoIterator<Item = (i16, String)>) -> String {
+    let mut runs: Vec<(i16, i16, String)> = Vec::new();
+    for (version, shown) in shown {
+        match runs.last_mut() {
+            Some((_, last, same)) if *same == shown => *last = version,
+            _ => runs.push((version, version, shown)),
+        }
+    }
+    let head = |first, last| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    runs.into_iter().map(|(first, last, shown)| format!("{}:{shown}\n", head(first, last))).collect()
+}
+
+/// For partition 0 of a topic.
+fn produce_request(topic: &str, acks: i16, records: Bytes) -> ProduceRequest {
+    let partition_data = vec![make!(PartitionProduceData { index: 0, records: Some(records) })];
+    let topic_data = vec![make!(TopicProduceData { name: topic.into(), partition_data })];
+    make!(ProduceRequest { acks, timeout_ms: 5000, topic_data })
+}
+
 async fn produce(
     connection: &mut Connection,
     version: i16,
@@ -45,15 +65,10 @@ async fn produce(
     acks: i16,
     records: Bytes,
 ) -> String {
-    let mut data = make!(TopicProduceData {
-        partition_data: vec![make!(PartitionProduceData { index: 0, records: Some(records) })],
-    });
+    let mut request = produce_request(if version >= 13 { "" } else { topic }, acks, records);
     if version >= 13 {
-        data.topic_id = topic_id;
-    } else {
-        data.name = topic.into();
+        request.topic_data[0].topic_id = topic_id;
     }
-    let request = make!(ProduceRequest { acks, timeout_ms: 5000, topic_data: vec![data] });
     let response = connection.call(version, &request).await.expect("an answer");
     let partition = &response.responses[0].partition_responses[0];
     format!("{} at {}", error_name(partition.error_code), partition.base_offset)
@@ -158,20 +173,12 @@ async fn acks_0_is_not_answered_and_closes_the_connection_where_it_fails() {
     let broker = TestBroker::start(&[]).await;
     broker.create_topic("t", 1).await;
     let mut connection = broker.connect().await;
-    let request = |topic: &str| {
-        let partition_data = vec![make!(PartitionProduceData { index: 0, records: Some(batch(&["x"])) })];
-        make!(ProduceRequest {
-            acks: 0,
-            timeout_ms: 100,
-            topic_data: vec![make!(TopicProduceData { name: topic.into(), partition_data })],
-        })
-    };
-    connection.send(9, &request("t")).await.expect("sent");
+    connection.send(9, &produce_request("t", 0, batch(&["x"]))).await.expect("sent");
     // The next answer is that of the next request.
     let versions = connection.call(0, &make!(ApiVersionsRequest {})).await.expect("an answer");
     assert_eq!(versions.error_code, 0);
     assert_eq!(broker.client().list_offset("t", 0, -1).await.expect("an offset"), Offset(1));
-    connection.send(9, &request("missing")).await.expect("sent");
+    connection.send(9, &produce_request("missing", 0, batch(&["x"]))).await.expect("sent");
     assert!(matches!(connection.receive_frame().await, Err(ClientError::Closed | ClientError::Io(_))));
 }
 
@@ -182,9 +189,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let mut connection = broker.connect().await;
     let mut sent = Vec::new();
     for i in 0..200 {
-        let partition_data = vec![make!(PartitionProduceData { index: 0, records: Some(batch(&["x"])) })];
-        let topic_data = vec![make!(TopicProduceData { name: "t".into(), partition_data })];
-        let request = make!(ProduceRequest { acks: if i % 3 == 0 { 1 } else { -1 }, timeout_ms: 5000, topic_data });
+        let request = produce_request("t", if i % 3 == 0 { 1 } else { -1 }, batch(&["x"]));
         sent.push(connection.send(9, &request).await.expect("sent"));
     }
     for (i, correlation_id) in sent.into_iter().enumerate() {
@@ -233,38 +238,30 @@ async fn fetch_in_every_version() {
     let topic_id = broker.broker.image().topic_id("t").expect("it was created").to_wire();
     let mut connection = broker.connect().await;
     produce(&mut connection, 9, "t", topic_id, -1, batch(&["a", "b"])).await;
-    let mut story = String::new();
+    let mut shown = Vec::new();
     for version in 4..=18 {
-        write!(story, "{version}:").expect("memory");
+        let mut fetched = String::new();
         for offset in [0, 2, 3] {
             let response = connection.call(version, &fetch_request(version, "t", topic_id, offset)).await;
-            write!(story, " {}", describe_fetch(&response.expect("an answer"))).expect("memory");
+            let response = describe_fetch(&response.expect("an answer"));
+            write!(fetched, "\n    from {offset}: {response}").expect("memory");
         }
-        story.push('\n');
+        shown.push((version, fetched));
     }
+    let mut story = by_version(shown);
     let missing = connection.call(12, &fetch_request(12, "u", topic_id, 0)).await.expect("an answer");
     writeln!(story, "no such topic: {}", describe_fetch(&missing)).expect("memory");
     let missing = connection.call(13, &fetch_request(13, "", Uuid::from_bytes([9; 16]), 0)).await.expect("an answer");
     writeln!(story, "no such id: {}", describe_fetch(&missing)).expect("memory");
     expect![[r#"
-        4: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        5: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        6: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        7: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        8: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        9: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        10: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        11: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        12: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        13: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        14: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        15: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        16: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        17: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
-        18: NONE [NONE hw 2 lso 2 records 83] NONE [NONE hw 2 lso 2 records 0] NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
+        4-18:
+            from 0: NONE [NONE hw 2 lso 2 records 83]
+            from 2: NONE [NONE hw 2 lso 2 records 0]
+            from 3: NONE [OFFSET_OUT_OF_RANGE hw -1 lso -1 records 0]
         no such topic: NONE [UNKNOWN_TOPIC_OR_PARTITION hw -1 lso -1 records 0]
         no such id: NONE [UNKNOWN_TOPIC_ID hw -1 lso -1 records 0]
-    "#]].assert_eq(&story);
+    "#]]
+    .assert_eq(&story);
 }
 
 #[tokio::test]
@@ -500,7 +497,7 @@ async fn metadata_in_every_version() {
     broker.create_topic("__consumer_offsets", 1).await;
     let mut connection = broker.connect().await;
     let named = |name: &str| make!(MetadataRequestTopic { name: Some(name.into()) });
-    let mut story = String::new();
+    let mut shown = Vec::new();
     for version in 0..=13 {
         let mut request = make!(MetadataRequest {
             topics: Some(vec![
@@ -514,7 +511,7 @@ async fn metadata_in_every_version() {
         request.include_topic_authorized_operations = version >= 8;
         request.include_cluster_authorized_operations = (8..=10).contains(&version);
         let response = connection.call(version, &request).await.expect("an answer");
-        writeln!(story, "{version}: {}", describe_metadata(&response, &broker.address)).expect("memory");
+        shown.push((version, format!(" {}", describe_metadata(&response, &broker.address))));
     }
     expect![[r#"
         0: brokers 1 controller -1 cluster null ops -2147483648
@@ -527,27 +524,7 @@ async fn metadata_in_every_version() {
             __consumer_offsets internal NONE ops -2147483648 0:0/1@-1[1][1][]
             missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
             bad name INVALID_TOPIC_EXCEPTION ops -2147483648
-        2: brokers 1 controller 1 cluster ours ops -2147483648
-            t NONE ops -2147483648 0:0/1@-1[1][1][] 1:0/1@-1[1][1][]
-            __consumer_offsets internal NONE ops -2147483648 0:0/1@-1[1][1][]
-            missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
-            bad name INVALID_TOPIC_EXCEPTION ops -2147483648
-        3: brokers 1 controller 1 cluster ours ops -2147483648
-            t NONE ops -2147483648 0:0/1@-1[1][1][] 1:0/1@-1[1][1][]
-            __consumer_offsets internal NONE ops -2147483648 0:0/1@-1[1][1][]
-            missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
-            bad name INVALID_TOPIC_EXCEPTION ops -2147483648
-        4: brokers 1 controller 1 cluster ours ops -2147483648
-            t NONE ops -2147483648 0:0/1@-1[1][1][] 1:0/1@-1[1][1][]
-            __consumer_offsets internal NONE ops -2147483648 0:0/1@-1[1][1][]
-            missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
-            bad name INVALID_TOPIC_EXCEPTION ops -2147483648
-        5: brokers 1 controller 1 cluster ours ops -2147483648
-            t NONE ops -2147483648 0:0/1@-1[1][1][] 1:0/1@-1[1][1][]
-            __consumer_offsets internal NONE ops -2147483648 0:0/1@-1[1][1][]
-            missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
-            bad name INVALID_TOPIC_EXCEPTION ops -2147483648
-        6: brokers 1 controller 1 cluster ours ops -2147483648
+        2-6: brokers 1 controller 1 cluster ours ops -2147483648
             t NONE ops -2147483648 0:0/1@-1[1][1][] 1:0/1@-1[1][1][]
             __consumer_offsets internal NONE ops -2147483648 0:0/1@-1[1][1][]
             missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
@@ -557,12 +534,7 @@ async fn metadata_in_every_version() {
             __consumer_offsets internal NONE ops -2147483648 0:0/1@0[1][1][]
             missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
             bad name INVALID_TOPIC_EXCEPTION ops -2147483648
-        8: brokers 1 controller 1 cluster ours ops 8096
-            t NONE ops 3576 0:0/1@0[1][1][] 1:0/1@0[1][1][]
-            __consumer_offsets internal NONE ops 3576 0:0/1@0[1][1][]
-            missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
-            bad name INVALID_TOPIC_EXCEPTION ops -2147483648
-        9: brokers 1 controller 1 cluster ours ops 8096
+        8-9: brokers 1 controller 1 cluster ours ops 8096
             t NONE ops 3576 0:0/1@0[1][1][] 1:0/1@0[1][1][]
             __consumer_offsets internal NONE ops 3576 0:0/1@0[1][1][]
             missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
@@ -572,23 +544,13 @@ async fn metadata_in_every_version() {
             __consumer_offsets id internal NONE ops 3576 0:0/1@0[1][1][]
             missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
             bad name INVALID_TOPIC_EXCEPTION ops -2147483648
-        11: brokers 1 controller 1 cluster ours ops -2147483648
-            t id NONE ops 3576 0:0/1@0[1][1][] 1:0/1@0[1][1][]
-            __consumer_offsets id internal NONE ops 3576 0:0/1@0[1][1][]
-            missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
-            bad name INVALID_TOPIC_EXCEPTION ops -2147483648
-        12: brokers 1 controller 1 cluster ours ops -2147483648
-            t id NONE ops 3576 0:0/1@0[1][1][] 1:0/1@0[1][1][]
-            __consumer_offsets id internal NONE ops 3576 0:0/1@0[1][1][]
-            missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
-            bad name INVALID_TOPIC_EXCEPTION ops -2147483648
-        13: brokers 1 controller 1 cluster ours ops -2147483648
+        11-13: brokers 1 controller 1 cluster ours ops -2147483648
             t id NONE ops 3576 0:0/1@0[1][1][] 1:0/1@0[1][1][]
             __consumer_offsets id internal NONE ops 3576 0:0/1@0[1][1][]
             missing UNKNOWN_TOPIC_OR_PARTITION ops -2147483648
             bad name INVALID_TOPIC_EXCEPTION ops -2147483648
     "#]]
-    .assert_eq(&story);
+    .assert_eq(&by_version(shown));
 }
 
 async fn check_topics(connection: &mut Connection, version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> String {

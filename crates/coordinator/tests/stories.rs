@@ -16,6 +16,36 @@ fn check_with(config: GroupConfig, script: &str, expected: Expect) {
     expected.assert_eq(&Story::new(config).run(script));
 }
 
+/// a#01 and b#02 are in the first generation, led by a#01, and wait for their partitions.
+const TWO_JOINED: &str = "
+    a: join a v=3
+    b: join b v=3
+    +6000
+";
+
+/// a#01 and b#02 are in the first generation, led by a#01, and have a partition each.
+const TWO_MEMBERS: &str = "
+    a: join a v=3
+    b: join b v=3
+    +6000
+    a: sync a#01 assign=a#01:t-0,b#02:t-1
+    b: sync b#02
+";
+
+/// a#01 is in the first generation, alone, and has a partition.
+const ONE_MEMBER: &str = "
+    a: join a v=3
+    +3000
+    a: sync a#01 assign=a#01:t-0
+";
+
+/// What comes after an opening that other stories tell in full.
+fn check_after(opening: &str, script: &str, expected: Expect) {
+    let mut story = Story::new(config());
+    story.run(opening);
+    expected.assert_eq(&story.run(script));
+}
+
 /// A new member learns its id, joins with it, and waits for the initial delay; the leader's assignment is stored
 /// before anyone learns it.
 #[test]
@@ -113,23 +143,15 @@ fn a_member_that_stops_is_replaced_by_the_others() {
 
 #[test]
 fn a_member_that_leaves_starts_a_rebalance() {
-    check(
+    check_after(
+        TWO_MEMBERS,
         "
-            a: join a v=3
-            b: join b v=3
-            +6000
-            a: sync a#01 assign=a#01:t-0,b#02:t-1
-            b: sync b#02
             lb: leave b#02
             hb: heartbeat b#02
             ha: heartbeat a#01
             a: join a id=a#01
         ",
         expect![[r#"
-            a <- joined generation 1 as a#01 leader=a#01 range members=[a#01 b#02]
-            b <- joined generation 1 as b#02 leader=a#01 range
-            a <- assigned "t-0"
-            b <- assigned "t-1"
             lb <- b#02 ok
             hb <- UNKNOWN_MEMBER_ID
             ha <- REBALANCE_IN_PROGRESS
@@ -582,11 +604,9 @@ fn a_full_group_takes_no_more() {
 
 #[test]
 fn a_follower_that_joins_again_unchanged_disturbs_nobody() {
-    check(
+    check_after(
+        TWO_JOINED,
         "
-            a: join a v=3
-            b: join b v=3
-            +6000
             b: join b id=b#02
             a: sync a#01 assign=a#01:t-0,b#02:t-1
             b: join b id=b#02
@@ -597,8 +617,6 @@ fn a_follower_that_joins_again_unchanged_disturbs_nobody() {
             a: join a id=a#01
         ",
         expect![[r#"
-            a <- joined generation 1 as a#01 leader=a#01 range members=[a#01 b#02]
-            b <- joined generation 1 as b#02 leader=a#01 range
             b <- joined generation 1 as b#02 leader=a#01 range
             a <- assigned "t-0"
             b <- joined generation 1 as b#02 leader=a#01 range
@@ -613,16 +631,12 @@ fn a_follower_that_joins_again_unchanged_disturbs_nobody() {
 
 #[test]
 fn a_leader_that_joins_again_starts_a_rebalance() {
-    check(
+    check_after(
+        ONE_MEMBER,
         "
-            a: join a v=3
-            +3000
-            a: sync a#01 assign=a#01:t-0
             a: join a id=a#01
         ",
         expect![[r#"
-            a <- joined generation 1 as a#01 leader=a#01 range members=[a#01]
-            a <- assigned "t-0"
             a <- joined generation 2 as a#01 leader=a#01 range members=[a#01]
         "#]],
     );
@@ -630,11 +644,9 @@ fn a_leader_that_joins_again_starts_a_rebalance() {
 
 #[test]
 fn a_new_member_during_the_sync_phase_sends_everyone_back() {
-    check(
+    check_after(
+        TWO_JOINED,
         "
-            a: join a v=3
-            b: join b v=3
-            +6000
             b: sync b#02
             hold
             a: sync a#01 assign=a#01:t-0,b#02:t-1
@@ -644,8 +656,6 @@ fn a_new_member_during_the_sync_phase_sends_everyone_back() {
             b: join b id=b#02
         ",
         expect![[r#"
-            a <- joined generation 1 as a#01 leader=a#01 range members=[a#01 b#02]
-            b <- joined generation 1 as b#02 leader=a#01 range
             a <- REBALANCE_IN_PROGRESS
             b <- REBALANCE_IN_PROGRESS
             a <- joined generation 2 as a#01 leader=a#01 range members=[a#01 b#02 c#03]
@@ -657,11 +667,9 @@ fn a_new_member_during_the_sync_phase_sends_everyone_back() {
 
 #[test]
 fn an_assignment_that_cannot_be_stored_reaches_nobody() {
-    check(
+    check_after(
+        TWO_JOINED,
         "
-            a: join a v=3
-            b: join b v=3
-            +6000
             b: sync b#02
             hold
             a: sync a#01 assign=a#01:t-0,b#02:t-1
@@ -671,8 +679,6 @@ fn an_assignment_that_cannot_be_stored_reaches_nobody() {
             b: join b id=b#02
         ",
         expect![[r#"
-            a <- joined generation 1 as a#01 leader=a#01 range members=[a#01 b#02]
-            b <- joined generation 1 as b#02 leader=a#01 range
             a <- COORDINATOR_NOT_AVAILABLE
             b <- COORDINATOR_NOT_AVAILABLE
             ha <- REBALANCE_IN_PROGRESS
@@ -761,11 +767,9 @@ fn commits_belong_to_members_of_the_generation() {
 
 #[test]
 fn trap_22_a_commit_after_a_rebalance_is_fenced_by_its_generation() {
-    check(
+    check_after(
+        ONE_MEMBER,
         "
-            a: join a v=3
-            +3000
-            a: sync a#01 assign=a#01:t-0
             a: join a id=a#01
             zombie: commit t-0@7 member=a#01 gen=1
             a: sync a#01 gen=2 assign=a#01:t-0
@@ -774,8 +778,6 @@ fn trap_22_a_commit_after_a_rebalance_is_fenced_by_its_generation() {
             f: fetch t-0
         ",
         expect![[r#"
-            a <- joined generation 1 as a#01 leader=a#01 range members=[a#01]
-            a <- assigned "t-0"
             a <- joined generation 2 as a#01 leader=a#01 range members=[a#01]
             zombie <- t-0 ILLEGAL_GENERATION
             a <- assigned "t-0"
@@ -788,11 +790,9 @@ fn trap_22_a_commit_after_a_rebalance_is_fenced_by_its_generation() {
 
 #[test]
 fn commits_keep_a_session_alive() {
-    check(
+    check_after(
+        ONE_MEMBER,
         "
-            a: join a v=3
-            +3000
-            a: sync a#01 assign=a#01:t-0
             +9000
             c: commit t-0@1 member=a#01 gen=1
             +9000
@@ -801,8 +801,6 @@ fn commits_keep_a_session_alive() {
             h: heartbeat a#01
         ",
         expect![[r#"
-            a <- joined generation 1 as a#01 leader=a#01 range members=[a#01]
-            a <- assigned "t-0"
             c <- t-0 ok
             c <- t-0 ok
             h <- ok
@@ -1139,13 +1137,9 @@ fn trap_24_a_new_coordinator_knows_members_and_offsets() {
 
 #[test]
 fn trap_24_an_unfinished_rebalance_begins_again_at_the_new_coordinator() {
-    check(
+    check_after(
+        TWO_MEMBERS,
         "
-            a: join a v=3
-            b: join b v=3
-            +6000
-            a: sync a#01 assign=a#01:t-0,b#02:t-1
-            b: sync b#02
             a: join a id=a#01
             failover
             b: join b id=b#02
@@ -1155,10 +1149,6 @@ fn trap_24_an_unfinished_rebalance_begins_again_at_the_new_coordinator() {
             b: join b id=b#02
         ",
         expect![[r#"
-            a <- joined generation 1 as a#01 leader=a#01 range members=[a#01 b#02]
-            b <- joined generation 1 as b#02 leader=a#01 range
-            a <- assigned "t-0"
-            b <- assigned "t-1"
             a <- error NOT_COORDINATOR
             b <- joined generation 1 as b#02 leader=a#01 range
             h <- ok
