@@ -5,7 +5,7 @@
 //! ([`shard`]) lives for one leader epoch: whatever happened under another leader in between is read from the log
 //! again.
 
-mod log;
+pub(crate) mod log;
 mod shard;
 #[cfg(test)]
 mod tests;

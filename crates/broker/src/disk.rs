@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use vltava_protocol::batch::Origin;
 use vltava_storage::{Flusher, LogDir, StorageError};
@@ -19,6 +20,8 @@ pub struct Disk {
     pub has_failed: AtomicBool,
     /// Rung at the first failure.
     pub failure: Arc<Notify>,
+    /// Held while log starts are checkpointed, so that partitions are told in the order of the writes.
+    pub log_start_checkpoint: Mutex<()>,
 }
 
 impl Disk {

@@ -162,6 +162,8 @@ pub struct Surroundings {
     pub node_id: BrokerId,
     /// Where ISR changes wait to be sent to the controller.
     pub isr_proposals: IsrProposals,
+    /// Rung when a log start has moved that somebody waits to have on disk.
+    pub log_starts_moved: Notify,
     /// The controller said so: another broker leads in our place, or is about to.
     pub is_fenced: AtomicBool,
     /// When the session with the controller runs out, in milliseconds of [`Surroundings::now_ms`]. Read at each request,
@@ -181,6 +183,7 @@ impl Surroundings {
         Arc::new(Self {
             node_id,
             isr_proposals: IsrProposals::default(),
+            log_starts_moved: Notify::new(),
             is_fenced: AtomicBool::new(false),
             lease_end_ms: AtomicI64::new(i64::MAX),
             cut_off: Mutex::default(),
@@ -247,6 +250,8 @@ struct State {
     log: Option<Log>,
     role: Role,
     config: Arc<PartitionConfig>,
+    /// The log start as the checkpoint file has it.
+    checkpointed_log_start: Offset,
     /// Readers that wait for news, by subscription.
     waiters: BTreeMap<u64, Arc<Notify>>,
     next_waiter: u64,
@@ -258,6 +263,13 @@ struct State {
     last_chunk: Option<leader::Chunk>,
     /// Since when there have been records that are not on disk, for `flush.ms`.
     unflushed_since_ms: Option<i64>,
+}
+
+impl State {
+    /// What lies below is gone, even after a crash.
+    fn durable_log_start(&self) -> Offset {
+        self.checkpointed_log_start.min(self.role.offsets().log_start_offset)
+    }
 }
 
 /// Somebody who wants to hear that a subscription has news.
@@ -321,6 +333,7 @@ impl Partition {
             log: Some(log),
             role,
             config,
+            checkpointed_log_start: offsets.log_start_offset,
             waiters: BTreeMap::new(),
             next_waiter: 0,
             streams: BTreeMap::new(),
@@ -413,7 +426,8 @@ impl Partition {
         self.state.lock().log.as_ref().map_or(0, Log::size_bytes)
     }
 
-    /// Has `waiter` woken (`notify_one`) whenever high watermark, last stable offset, log start or leadership change,
+    /// Has `waiter` woken (`notify_one`) whenever high watermark, last stable offset, log start, low watermark or
+    /// leadership change,
     /// until the subscription is dropped. Subscribe first and check then, and no change is missed.
     #[must_use]
     pub fn subscribe(self: &Arc<Self>, waiter: &Arc<Notify>) -> Subscription {
@@ -433,6 +447,7 @@ impl Partition {
             Role::Leader(leader) if leader.leader_epoch() == leader_epoch => {
                 let mut actions = leader.on_brokers(brokers, now_ms);
                 actions.extend(leader.on_assignment(assignment, now_ms));
+                self.wake_waiters(&state);
                 actions
             }
             role => {
@@ -482,6 +497,8 @@ impl Partition {
         if let Role::Leader(leader) = &mut state.role {
             let actions = leader.on_brokers(brokers, self.surroundings.now_ms());
             self.act(&mut state, actions);
+            // The low watermark waits for live brokers only.
+            self.wake_waiters(&state);
         }
     }
 
@@ -554,6 +571,23 @@ impl Partition {
         }
         self.on_log_start_moved(&mut state, deleted.log_start_offset);
         Ok(())
+    }
+
+    /// The log start, if the checkpoint file has another one.
+    pub(crate) fn log_start_to_checkpoint(&self) -> Option<Offset> {
+        let state = self.state.lock();
+        let log_start_offset = state.role.offsets().log_start_offset;
+        (state.log.is_some() && state.checkpointed_log_start != log_start_offset).then_some(log_start_offset)
+    }
+
+    /// The checkpoint file has this log start, durably.
+    pub(crate) fn on_log_start_checkpointed(&self, log_start_offset: Offset) {
+        let mut state = self.state.lock();
+        state.checkpointed_log_start = log_start_offset;
+        if let Some(upstream) = &state.upstream {
+            upstream.mark();
+        }
+        self.wake_waiters(&state);
     }
 
     /// The recovery point, ready to be checkpointed.
@@ -629,11 +663,16 @@ impl Partition {
         self.wake_all(state);
     }
 
+    /// Has a log start that others wait for checkpointed at once.
+    fn checkpoint_log_start_if_moved(&self, state: &State) {
+        if state.checkpointed_log_start != state.role.offsets().log_start_offset {
+            self.surroundings.log_starts_moved.notify_one();
+        }
+    }
+
     /// Wakes everybody who may want to look again.
     fn wake_all(&self, state: &State) {
-        for waiter in state.waiters.values() {
-            waiter.notify_one();
-        }
+        self.wake_waiters(state);
         for stream in state.streams.values() {
             stream.mark();
         }
@@ -641,6 +680,12 @@ impl Partition {
             upstream.mark();
         }
         self.acknowledged.notify_waiters();
+    }
+
+    fn wake_waiters(&self, state: &State) {
+        for waiter in state.waiters.values() {
+            waiter.notify_one();
+        }
     }
 
     /// Gives up a log in which something cannot be read any more. The controller hears of it, and has nobody elect or count

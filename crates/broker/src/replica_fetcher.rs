@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use vltava_host::task::{self, JoinHandle};
 use vltava_metadata::Endpoint;
 use vltava_peer::replica::{
-    Acknowledge, FollowerFrame, Hello, LeaderFrame, LeaderFrames, News, Subscribe, SubscriptionId, Update, follow,
+    FollowerFrame, Hello, LeaderFrame, LeaderFrames, News, Subscribe, SubscriptionId, Update, follow,
 };
 use vltava_peer::{Plane, client};
 use vltava_types::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, TopicPartition};
@@ -331,9 +331,7 @@ impl<'a> Stream<'a> {
         for id in self.dirty.take() {
             let Some(following) = self.subscriptions.get(&id) else { continue };
             match following.partition.acknowledgement(following.leader_epoch, &self.dirty, id) {
-                Some((log_end_offset, durable_offset)) => {
-                    self.outgoing.acknowledge.push(Acknowledge { id, log_end_offset, durable_offset });
-                }
+                Some(acknowledge) => self.outgoing.acknowledge.push(acknowledge),
                 None => {
                     let following = self.forget(id).expect("it was found above");
                     self.outgoing.unsubscribe.push(id);

@@ -263,6 +263,7 @@ impl ReplicaManager {
             task::spawn(upkeep::clean_up(Arc::downgrade(self))),
             task::spawn(upkeep::checkpoint_high_watermarks(Arc::downgrade(self))),
             task::spawn(upkeep::checkpoint_logs(Arc::downgrade(self))),
+            task::spawn(upkeep::checkpoint_log_starts(Arc::downgrade(self), Arc::clone(&self.surroundings))),
             task::spawn(upkeep::watch_space(Arc::downgrade(self))),
             task::spawn(scrub::run(Arc::downgrade(self))),
             task::spawn(upkeep::take_failed_disks_offline(Arc::downgrade(self), Arc::clone(&self.disk_failure))),
@@ -323,6 +324,7 @@ fn open_disk(log_dir: Arc<LogDir>, reserve_bytes: u64, failure: &Arc<Notify>) ->
             room: Room::new(reserve_bytes),
             has_failed: AtomicBool::new(false),
             failure: Arc::clone(failure),
+            log_start_checkpoint: Mutex::default(),
         }
     });
     disk.look();

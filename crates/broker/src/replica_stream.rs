@@ -154,11 +154,11 @@ impl FollowerStream {
     }
 
     fn acknowledge(&self, acknowledge: &Acknowledge) {
-        let Acknowledge { id, log_end_offset, durable_offset } = *acknowledge;
+        let id = acknowledge.id;
         let Some(subscribed) = self.subscriptions.lock().get(&id).cloned() else { return };
         let Subscribed { partition, leader_epoch, .. } = subscribed;
-        let offsets = (log_end_offset, durable_offset);
-        if let Err(code) = partition.on_follower_acknowledged(self.follower, leader_epoch, offsets, &self.dirty, id) {
+        let taken = partition.on_follower_acknowledged(self.follower, leader_epoch, acknowledge, &self.dirty);
+        if let Err(code) = taken {
             self.end(id, News::Refused(code));
         }
     }

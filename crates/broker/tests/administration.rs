@@ -763,9 +763,13 @@ async fn led_here(cluster: &Cluster, name: &str) -> Arc<vltava_broker::partition
 }
 
 async fn create_here(cluster: &Cluster, name: &str, configs: &[(&str, &str)]) {
+    create_on(cluster, name, vec![1], configs).await;
+}
+
+async fn create_on(cluster: &Cluster, name: &str, broker_ids: Vec<i32>, configs: &[(&str, &str)]) {
     let mut topic = creatable(name, -1, -1, configs);
     topic.assignments =
-        vec![make!(create_topics_request::CreatableReplicaAssignment { partition_index: 0, broker_ids: vec![1] })];
+        vec![make!(create_topics_request::CreatableReplicaAssignment { partition_index: 0, broker_ids })];
     let response = cluster.ask(7, &make!(CreateTopicsRequest { topics: vec![topic] })).await;
     assert_eq!(response.topics[0].error_code, 0);
 }
@@ -775,6 +779,7 @@ async fn records_are_deleted_and_log_directories_described_at_every_version() {
     let cluster = Cluster::new().await;
     create_here(&cluster, "t", &[]).await;
     create_here(&cluster, "kept", &[("cleanup.policy", "compact")]).await;
+    create_on(&cluster, "followed", vec![1, 2], &[]).await;
     let partition = led_here(&cluster, "t").await;
     for _ in 0..10 {
         let mut batch = BatchBuilder::new();
@@ -789,7 +794,7 @@ async fn records_are_deleted_and_log_directories_described_at_every_version() {
         let topic =
             make!(delete_records_request::DeleteRecordsTopic { name: topic.into(), partitions: vec![partition] });
         let response =
-            cluster.ask(version, &make!(DeleteRecordsRequest { topics: vec![topic], timeout_ms: 5000 })).await;
+            cluster.ask(version, &make!(DeleteRecordsRequest { topics: vec![topic], timeout_ms: 300 })).await;
         let partition = &response.topics[0].partitions[0];
         format!("{} {}", name_of(partition.error_code), partition.low_watermark)
     };
@@ -803,13 +808,16 @@ async fn records_are_deleted_and_log_directories_described_at_every_version() {
     assert_eq!(delete(2, "t", 1, 0).await, "UNKNOWN_TOPIC_OR_PARTITION -1");
     assert_eq!(delete(2, "u", 0, 0).await, "UNKNOWN_TOPIC_OR_PARTITION -1");
     assert_eq!(delete(2, "kept", 0, 0).await, "POLICY_VIOLATION -1");
+    // Broker 2 is alive, and never says where its log starts.
+    led_here(&cluster, "followed").await;
+    assert_eq!(delete(2, "followed", 0, 0).await, "REQUEST_TIMED_OUT -1");
 
     for version in ApiKey::DescribeLogDirs.accepted_versions() {
         let response = cluster.ask(version, &make!(DescribeLogDirsRequest { topics: None })).await;
         let directory = &response.results[0];
         let topics: Vec<_> = directory.topics.iter().map(|topic| topic.name.to_string()).collect();
-        assert_eq!((directory.error_code, topics), (0, vec!["kept".to_owned(), "t".to_owned()]));
-        assert!(directory.topics[1].partitions[0].partition_size > 0);
+        assert_eq!((directory.error_code, topics.join(" ")), (0, "followed kept t".to_owned()));
+        assert!(directory.topics[2].partitions[0].partition_size > 0);
         assert_eq!(directory.total_bytes > 0, version >= 4);
     }
     let wanted = make!(describe_log_dirs_request::DescribableLogDirTopic { topic: "t".into(), partitions: vec![0, 5] });

@@ -66,6 +66,8 @@ pub struct Acknowledge {
     pub id: SubscriptionId,
     pub log_end_offset: Offset,
     pub durable_offset: Offset,
+    /// What lies below is gone, even after a crash.
+    pub log_start_offset: Offset,
 }
 
 /// What a leader sends: at most one update of each subscription.
@@ -256,6 +258,7 @@ impl From<Subscribe> for messages::Subscribe {
             fetch_offset: subscription.fetch_offset.value(),
             last_fetched_epoch: subscription.last_fetched_epoch.value(),
             durable_offset: subscription.durable_offset.value(),
+            log_start_offset: subscription.log_start_offset.value(),
         }
     }
 }
@@ -273,6 +276,7 @@ fn read_subscribe(follower: BrokerId, message: messages::Subscribe) -> Result<Su
             fetch_offset: Offset(message.fetch_offset),
             last_fetched_epoch: LeaderEpoch(message.last_fetched_epoch),
             durable_offset: Offset(message.durable_offset),
+            log_start_offset: Offset(message.log_start_offset),
         },
     })
 }
@@ -283,6 +287,7 @@ impl From<Acknowledge> for messages::Acknowledge {
             subscription: acknowledge.id,
             log_end_offset: acknowledge.log_end_offset.value(),
             durable_offset: acknowledge.durable_offset.value(),
+            log_start_offset: acknowledge.log_start_offset.value(),
         }
     }
 }
@@ -293,6 +298,7 @@ impl From<messages::Acknowledge> for Acknowledge {
             id: message.subscription,
             log_end_offset: Offset(message.log_end_offset),
             durable_offset: Offset(message.durable_offset),
+            log_start_offset: Offset(message.log_start_offset),
         }
     }
 }

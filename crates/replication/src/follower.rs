@@ -75,9 +75,14 @@ impl FollowerState {
         self.offsets.high_watermark
     }
 
-    /// What to ask of the leader.
+    /// What to ask of the leader. Below `durable_log_start` nothing is found here even after a crash.
     #[must_use]
-    pub fn subscription(&self, epochs: &EpochCache, broker_epoch: BrokerEpoch) -> FollowerSubscription {
+    pub fn subscription(
+        &self,
+        epochs: &EpochCache,
+        broker_epoch: BrokerEpoch,
+        durable_log_start: Offset,
+    ) -> FollowerSubscription {
         FollowerSubscription {
             follower: self.broker_id,
             broker_epoch,
@@ -85,6 +90,7 @@ impl FollowerState {
             fetch_offset: self.offsets.log_end_offset,
             last_fetched_epoch: epochs.latest().map_or(LeaderEpoch::NONE, |latest| latest.epoch),
             durable_offset: self.offsets.durable_offset,
+            log_start_offset: durable_log_start,
         }
     }
 

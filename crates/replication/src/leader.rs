@@ -102,6 +102,8 @@ pub struct FollowerSubscription {
     pub last_fetched_epoch: LeaderEpoch,
     /// Everything below is on the follower's disk.
     pub durable_offset: Offset,
+    /// What lies below is gone there, even after a crash.
+    pub log_start_offset: Offset,
 }
 
 /// How a follower's log relates to the leader's.
@@ -238,6 +240,7 @@ struct StoredOffsets {
     broker_epoch: BrokerEpoch,
     log_end_offset: Offset,
     durable_offset: Offset,
+    log_start_offset: Offset,
 }
 
 impl LeaderState {
@@ -408,6 +411,7 @@ impl LeaderState {
             broker_epoch: subscription.broker_epoch,
             log_end_offset: subscription.fetch_offset,
             durable_offset: subscription.durable_offset.min(subscription.fetch_offset),
+            log_start_offset: subscription.log_start_offset,
         });
         Ok((position, self.on_progress(subscription.follower, now_ms)))
     }
@@ -432,6 +436,25 @@ impl LeaderState {
         stored.log_end_offset = log_end_offset;
         stored.durable_offset = durable_offset;
         Ok(self.on_progress(follower, now_ms))
+    }
+
+    /// What lies below is gone from a follower's log, even after a crash.
+    pub fn on_follower_log_start(&mut self, follower: BrokerId, log_start_offset: Offset) -> Result<(), FollowerError> {
+        let Some(progress) = self.followers.get_mut(&follower) else {
+            return Err(FollowerError::NotAReplica(follower));
+        };
+        let Some(stored) = &mut progress.stored else { return Err(FollowerError::NotSubscribed(follower)) };
+        stored.log_start_offset = log_start_offset;
+        Ok(())
+    }
+
+    /// The least log start among the replicas on live brokers, of which `own` is this one's: no election among them brings
+    /// back what lies below (trap 19). `None` as long as one of them has not said where its log starts.
+    #[must_use]
+    pub fn low_watermark(&self, own: Offset) -> Option<Offset> {
+        let is_live = |id: &BrokerId| self.brokers.get(id).is_some_and(|status| !status.fenced);
+        let mut live = self.followers.iter().filter(|(id, _)| is_live(id)).map(|(_, follower)| follower);
+        live.try_fold(own, |least, follower| Some(least.min(follower.stored?.log_start_offset)))
     }
 
     /// A follower's stream is gone. What it acknowledged keeps counting as long as it is in the ISR, but does not let it

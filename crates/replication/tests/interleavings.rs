@@ -363,7 +363,7 @@ impl World {
         let Role::Follower(state) = &node.role else { return };
         let Some(leader) = state.leader() else { return };
         let leader = leader.value() as usize;
-        let subscription = state.subscription(&node.epochs, node.broker_epoch);
+        let subscription = state.subscription(&node.epochs, node.broker_epoch, state.offsets().log_start_offset);
         self.disconnect(id, leader);
         self.links[id][leader].push_back(Message::Subscribe(subscription));
     }

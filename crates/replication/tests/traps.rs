@@ -63,6 +63,7 @@ impl Story {
                     fetch_offset: Offset(number(2)),
                     last_fetched_epoch: LeaderEpoch(number(3) as i32),
                     durable_offset: Offset(number(2)),
+                    log_start_offset: Offset(0),
                 };
                 match self.leader.on_subscribe(&subscription, &self.epochs, now) {
                     Ok((FetchPosition::Matches, actions)) => actions,
@@ -75,6 +76,13 @@ impl Story {
                 Ok(actions) => actions,
                 Err(error) => return format!("{}: {error}", error.code()),
             },
+            // follower, log start
+            "starts" => match self.leader.on_follower_log_start(broker(1), Offset(number(2))) {
+                Ok(()) => vec![],
+                Err(error) => return format!("{}: {error}", error.code()),
+            },
+            // own log start
+            "low-watermark?" => return format!("{:?}", self.leader.low_watermark(Offset(number(1)))),
             "leave" => {
                 self.leader.on_left(broker(1));
                 vec![]
@@ -205,7 +213,7 @@ fn negotiate(
     let mut state = follower(0, 0, log_end);
     let mut told = String::new();
     loop {
-        let asked = state.subscription(&local, BrokerEpoch(1));
+        let asked = state.subscription(&local, BrokerEpoch(1), Offset(0));
         let position = vltava_replication::fetch_position(
             &leader_epochs,
             leader_offsets,
@@ -753,6 +761,59 @@ fn trap_19_the_log_start_never_goes_back() {
         Ok(FollowerAction::RestartAt(Offset(50)))
     );
     assert_eq!(state.on_out_of_range(LeaderEpoch(9), Offset(0), Offset(9)), Ok(FollowerAction::TruncateTo(Offset(9))));
+}
+
+#[test]
+fn trap_19_the_low_watermark_waits_for_every_replica_on_a_live_broker() {
+    check(
+        page_cache(10, &[1, 2]),
+        &[
+            "low-watermark? 7",
+            "subscribe 2 10 5",
+            "low-watermark? 7",
+            "subscribe 3 10 5",
+            "low-watermark? 7",
+            "starts 2 7",
+            "low-watermark? 7",
+            "starts 3 9",
+            "low-watermark? 7",
+            "low-watermark? 8",
+            "starts 3 4",
+            "low-watermark? 7",
+            // It keeps its log start when its stream breaks, and is waited for no longer once it is dead.
+            "leave 3",
+            "low-watermark? 7",
+            "fence 3",
+            "low-watermark? 7",
+            "unfence 3",
+            // What it says in another life counts anew.
+            "subscribe 3 0 -1 200",
+            "low-watermark? 7",
+            "starts 4 7",
+        ],
+        expect![[r#"
+            low-watermark? 7 -> None
+            subscribe 2 10 5 -> nothing
+            low-watermark? 7 -> None
+            subscribe 3 10 5 -> propose [1@101 2@102 3@103] upon 1
+            low-watermark? 7 -> Some(Offset(0))
+            starts 2 7 -> nothing
+            low-watermark? 7 -> Some(Offset(0))
+            starts 3 9 -> nothing
+            low-watermark? 7 -> Some(Offset(7))
+            low-watermark? 8 -> Some(Offset(7))
+            starts 3 4 -> nothing
+            low-watermark? 7 -> Some(Offset(4))
+            leave 3 -> nothing
+            low-watermark? 7 -> Some(Offset(4))
+            fence 3 -> nothing
+            low-watermark? 7 -> Some(Offset(7))
+            unfence 3 -> nothing
+            subscribe 3 0 -1 200 -> nothing
+            low-watermark? 7 -> Some(Offset(0))
+            starts 4 7 -> UNKNOWN_LEADER_EPOCH: broker 4 does not host a replica of this partition
+        "#]],
+    );
 }
 
 #[test]

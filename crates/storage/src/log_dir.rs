@@ -268,8 +268,12 @@ impl LogDir {
         self.high_watermarks.update(offsets)
     }
 
-    /// Writes `log-start-offset-checkpoint`.
-    pub fn checkpoint_log_start_offsets(&self, offsets: BTreeMap<PartitionName, Offset>) -> Result<(), StorageError> {
+    /// Writes `log-start-offset-checkpoint`. Partitions that are not named keep theirs. The offsets are taken under the
+    /// file's lock.
+    pub fn checkpoint_log_start_offsets(
+        &self,
+        offsets: impl IntoIterator<Item = (PartitionName, Offset)>,
+    ) -> Result<(), StorageError> {
         self.log_start_offsets.update(offsets)
     }
 

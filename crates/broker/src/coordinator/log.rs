@@ -28,7 +28,7 @@ pub(super) enum LoadError {
 }
 
 /// What a coordinator needs of its partition. [`Partition`] is the one implementation besides that of the tests.
-pub(super) trait CoordinatorLog: Send + Sync + 'static {
+pub(crate) trait CoordinatorLog: Send + Sync + 'static {
     /// Keeps a waiter registered.
     type Subscription: Send;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use vltava_peer::replica::Acknowledge;
 use vltava_protocol::batch::{BatchError, batches};
 use vltava_replication::{
     EpochEndOffset, FollowerAction, FollowerState, FollowerSubscription, LeaderMessageError, LogOffsets,
@@ -62,19 +63,19 @@ impl Partition {
         if follower.leader() != Some(leader) || self.is_unusable() {
             return None;
         }
-        let subscription = follower.subscription(state.log.as_ref()?.epochs(), broker_epoch);
+        let subscription = follower.subscription(state.log.as_ref()?.epochs(), broker_epoch, state.durable_log_start());
         state.upstream = Some(Listener { dirty: Arc::clone(dirty), subscription: id });
         Some(subscription)
     }
 
-    /// What to acknowledge in the subscription under `leader_epoch` that goes by `dirty` and `id`: log end and durable
-    /// offset. `None` if it is over: another leadership began, or the log was begun anew.
+    /// What to acknowledge in the subscription under `leader_epoch` that goes by `dirty` and `id`. `None` if it is over:
+    /// another leadership began, or the log was begun anew.
     pub(crate) fn acknowledgement(
         &self,
         leader_epoch: LeaderEpoch,
         dirty: &Arc<DirtySet>,
         id: u32,
-    ) -> Option<(Offset, Offset)> {
+    ) -> Option<Acknowledge> {
         let state = self.state.lock();
         if !state.upstream.as_ref().is_some_and(|upstream| upstream.is(dirty, id)) {
             return None;
@@ -84,7 +85,8 @@ impl Partition {
             return None;
         }
         let LogOffsets { log_end_offset, durable_offset, .. } = follower.offsets();
-        Some((log_end_offset, durable_offset))
+        let log_start_offset = state.durable_log_start();
+        Some(Acknowledge { id, log_end_offset, durable_offset, log_start_offset })
     }
 
     /// The leader sent batches, which may be none, and its offsets.
@@ -212,16 +214,16 @@ impl Partition {
             FollowerAction::Append => Ok(()),
             FollowerAction::AdvanceHighWatermark(high_watermark) => {
                 log.producers_mut().on_high_watermark(high_watermark);
-                for waiter in state.waiters.values() {
-                    waiter.notify_one();
-                }
+                self.wake_waiters(state);
                 Ok(())
             }
             FollowerAction::AdvanceLogStart(log_start_offset) => {
                 log.advance_log_start_offset(log_start_offset).map(|_| ())
             }
         };
-        Ok(outcome.inspect_err(|error| self.disk.on_error(error))?)
+        outcome.inspect_err(|error| self.disk.on_error(error))?;
+        self.checkpoint_log_start_if_moved(state);
+        Ok(())
     }
 }
 

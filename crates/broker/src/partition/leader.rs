@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use vltava_peer::replica::Acknowledge;
 use vltava_protocol::batch::{BatchHeader, TimestampType, ValidatedBatch, validate};
 use vltava_replication::{
     AckState, Durability, FetchPosition, FollowerError, FollowerSubscription, IsrRejection, LeaderState,
@@ -122,6 +123,8 @@ impl Partition {
             state.streams.insert(subscription.follower, Listener { dirty: Arc::clone(dirty), subscription: id });
         }
         self.act(&mut guard, actions);
+        // It has told where its log starts.
+        self.wake_waiters(&guard);
         Ok(position)
     }
 
@@ -136,26 +139,35 @@ impl Partition {
         }
     }
 
-    /// A follower that subscribed in `leader_epoch`, with `dirty` and `id`, has stored more. Only its last subscription
-    /// counts: what is left in an earlier stream may be the word of an incarnation whose log is gone (trap 10).
+    /// A follower that subscribed in `leader_epoch`, with `dirty` and the id that it names, has stored or deleted more.
+    /// Only its last subscription counts: what is left in an earlier stream may be the word of an incarnation whose log
+    /// is gone (trap 10).
     pub(crate) fn on_follower_acknowledged(
         &self,
         follower: BrokerId,
         leader_epoch: LeaderEpoch,
-        (log_end_offset, durable_offset): (Offset, Offset),
+        acknowledge: &Acknowledge,
         dirty: &Arc<DirtySet>,
-        id: u32,
     ) -> Result<(), ErrorCode> {
-        let mut state = self.state.lock();
+        let Acknowledge { id, log_end_offset, durable_offset, log_start_offset } = *acknowledge;
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         if state.streams.get(&follower).is_some_and(|stream| !stream.is(dirty, id)) {
             return Ok(());
         }
+        let own_log_start = state.durable_log_start();
         let Role::Leader(leader) = &mut state.role else { return Err(ErrorCode::NotLeaderOrFollower) };
         leader.check_leader_epoch(Some(leader_epoch)).map_err(vltava_replication::FencingError::code)?;
         let actions = leader
             .on_acknowledged(follower, log_end_offset, durable_offset, self.surroundings.now_ms())
             .map_err(FollowerError::code)?;
-        self.act(&mut state, actions);
+        let low_watermark = leader.low_watermark(own_log_start);
+        leader.on_follower_log_start(follower, log_start_offset).map_err(FollowerError::code)?;
+        let has_low_watermark_moved = leader.low_watermark(own_log_start) != low_watermark;
+        self.act(&mut guard, actions);
+        if has_low_watermark_moved {
+            self.wake_waiters(&guard);
+        }
         Ok(())
     }
 

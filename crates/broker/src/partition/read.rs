@@ -123,7 +123,8 @@ impl Partition {
         Ok(log.epochs().end_offset_for(requested, log.log_end_offset()))
     }
 
-    /// DeleteRecords: moves the log start to `offset`, or to the high watermark if `None`. Returns the new log start.
+    /// DeleteRecords: moves the log start to `offset`, or to the high watermark if `None`. Returns the new log start, which
+    /// is that of all live replicas, and survives crashes, once [`Partition::low_watermark`] has reached it.
     pub fn delete_records_before(&self, offset: Option<Offset>) -> Result<Offset, ErrorCode> {
         let mut state = self.state.lock();
         self.readable(&state, None, false)?;
@@ -138,14 +139,19 @@ impl Partition {
         }
         let log_start_offset = log.log_start_offset();
         self.on_log_start_moved(&mut state, log_start_offset);
+        self.checkpoint_log_start_if_moved(&state);
         Ok(log_start_offset)
     }
 
-    /// The lowest log start among the live replicas, which DeleteRecords answers with. Followers take over the leader's
-    /// with the next message of their stream.
-    #[must_use]
-    pub fn low_watermark(&self) -> Offset {
-        self.log_start_offset()
+    /// The least durable log start among the live replicas, which DeleteRecords waits for and answers with. `None` as long
+    /// as one of them has not told its own.
+    pub fn low_watermark(&self) -> Result<Option<Offset>, ErrorCode> {
+        let state = self.state.lock();
+        self.readable(&state, None, false)?;
+        Ok(match &state.role {
+            Role::Leader(leader) => leader.low_watermark(state.durable_log_start()),
+            Role::Follower(_) => unreachable!("it would not be readable"),
+        })
     }
 
     /// For DescribeProducers.

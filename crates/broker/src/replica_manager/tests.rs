@@ -6,16 +6,18 @@ mod disks;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vltava_protocol::batch::{BatchBuilder, Origin};
+use vltava_peer::replica::Acknowledge;
+use vltava_protocol::batch::BatchBuilder;
 use vltava_types::{
     BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs,
 };
 
 use vltava_replication::{FetchPosition, FollowerSubscription};
 
+use crate::coordinator::log::CoordinatorLog;
 use crate::dirty_set::DirtySet;
-use crate::partition::{Acks, AppendError, AppendOptions, Isolation, ReadRequest};
-use cluster::{Cluster, append, batch, partition_of, produce, read_all, until};
+use crate::partition::{Acks, AppendError, Isolation, ReadRequest};
+use cluster::{Cluster, append, batch, checkpointed_log_starts, partition_of, produce, read_all, until};
 
 const MIN_ISR_2: (&str, &str) = ("min.insync.replicas", "2");
 
@@ -113,7 +115,13 @@ fn subscription(
         fetch_offset: Offset(fetch_offset),
         last_fetched_epoch: if fetch_offset == 0 { LeaderEpoch::NONE } else { leader_epoch },
         durable_offset: Offset(fetch_offset),
+        log_start_offset: Offset(0),
     }
+}
+
+/// What a follower says once it holds everything up to `end`, in its subscription `id`.
+fn stored_to(end: i64, id: u32) -> Acknowledge {
+    Acknowledge { id, log_end_offset: Offset(end), durable_offset: Offset(end), log_start_offset: Offset(0) }
 }
 
 fn from_offset(offset: i64) -> ReadRequest {
@@ -168,8 +176,8 @@ async fn trap_03_nothing_of_another_epoch_passes_in_either_direction() {
         assert_eq!(leader.end_offset_for_epoch(current, Some(asked)), Err(code));
         let stray = FollowerSubscription { leader_epoch: asked, ..subscribed };
         assert_eq!(leader.on_follower_subscribed(&stray, &dirty, 2), Err(code));
-        let stored = (Offset(1), Offset(1));
-        assert_eq!(leader.on_follower_acknowledged(BrokerId(1), asked, stored, &dirty, 1), Err(code));
+        let stored = leader.on_follower_acknowledged(BrokerId(1), asked, &stored_to(1, 1), &dirty);
+        assert_eq!(stored, Err(code));
         assert!(leader.read_for_follower(asked, Offset(0), 1000).is_err());
     }
 }
@@ -193,7 +201,7 @@ async fn trap_04_who_has_parted_from_the_log_is_told_where_and_gets_no_records()
     let position = leader.on_follower_subscribed(&stray, &dirty, 1).expect("the epoch is right");
     assert!(matches!(position, FetchPosition::Diverging(end) if end.end_offset == Offset(2)), "{position:?}");
     // And nothing that it says counts.
-    let acknowledged = leader.on_follower_acknowledged(BrokerId(1), current, (Offset(4), Offset(4)), &dirty, 1);
+    let acknowledged = leader.on_follower_acknowledged(BrokerId(1), current, &stored_to(4, 1), &dirty);
     assert_eq!(acknowledged, Err(ErrorCode::InvalidRequest));
 }
 
@@ -258,8 +266,8 @@ async fn trap_10_only_the_word_of_the_last_subscription_counts() {
     // The follower comes back with an empty disk, and what it said in its first life arrives late.
     let reborn = subscription(2, registered + 1, epoch, 0);
     assert_eq!(leader.on_follower_subscribed(&reborn, &after, 1), Ok(FetchPosition::Matches));
-    let stored = (Offset(2), Offset(2));
-    assert_eq!(leader.on_follower_acknowledged(BrokerId(2), epoch, stored, &before, 1), Ok(()));
+    let stored = stored_to(2, 1);
+    assert_eq!(leader.on_follower_acknowledged(BrokerId(2), epoch, &stored, &before), Ok(()));
     let wait = leader.wait_for_acks(Acks::All, &appended);
     assert!(tokio::time::timeout(Duration::from_millis(300), wait).await.is_err(), "nobody else has it");
     assert_eq!(leader.on_follower_acknowledged(BrokerId(2), epoch, &stored, &after), Ok(()));
@@ -509,6 +517,56 @@ async fn trap_19_deleted_records_stay_deleted_after_an_election() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trap_19_deleted_records_are_gone_once_every_live_replica_has_that_on_disk() {
+    let cluster = Cluster::start(3, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2, 3]], &[MIN_ISR_2]));
+    let leader = cluster.leader(id).await;
+    produce(&leader, &["a"]).await.expect("all are in sync");
+    produce(&leader, &["b"]).await.expect("all are in sync");
+    cluster.until_equal(id, &["a", "b"]).await;
+    cluster.broker(3).manager.fetchers.stop();
+    assert_eq!(leader.delete_records_before(None), Ok(Offset(2)));
+    until("two have it on disk", || {
+        [1, 2].iter().all(|broker| checkpointed_log_starts(&cluster.broker(*broker).manager) == "0\n1\nt 0 2\n")
+    })
+    .await;
+    // The third is alive, and would serve what was deleted if it were elected.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(leader.low_watermark(), Ok(Some(Offset(0))));
+    cluster.quorum.fence(BrokerId(3));
+    until("the dead are not waited for", || leader.low_watermark() == Ok(Some(Offset(2)))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_19_deleted_records_stay_deleted_after_a_crash() {
+    let mut cluster = Cluster::start(1, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1]], &[]));
+    let leader = cluster.leader(id).await;
+    produce(&leader, &["a"]).await.expect("it leads");
+    produce(&leader, &["b"]).await.expect("it leads");
+    assert_eq!(leader.delete_records_before(Some(Offset(1))), Ok(Offset(1)));
+    until("it is durable", || leader.low_watermark() == Ok(Some(Offset(1)))).await;
+    drop(leader);
+    cluster.kill(1).await;
+    cluster.start_broker(1).await;
+    let leader = cluster.leader(id).await;
+    assert_eq!(leader.earliest_offset(None).map(|(offset, _)| offset), Ok(Offset(1)));
+}
+
+/// Nobody waits for what retention does, so that it is left to the next round.
+#[tokio::test(flavor = "multi_thread")]
+async fn trap_19_log_starts_are_checkpointed_from_time_to_time() {
+    let cluster = Cluster::start(1, &["log.flush.start.offset.checkpoint.interval.ms=100"]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1]], &[("retention.ms", "1000")]));
+    let leader = cluster.leader(id).await;
+    produce(&leader, &["a"]).await.expect("it leads");
+    let later = TimestampMs(vltava_host::clock::now().value() + 10_000);
+    leader.clean_up(later, i64::MAX).expect("the disk works");
+    assert_eq!(leader.log_start_offset(), Offset(1));
+    until("it is in the file", || checkpointed_log_starts(&cluster.broker(1).manager) == "0\n1\nt 0 1\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn trap_20_a_batch_sent_again_to_the_next_leader_is_still_a_duplicate() {
     let mut cluster = Cluster::start(3, &[]).await;
     let id = partition_of(cluster.create_topic("t", &[&[1, 2, 3]], &[MIN_ISR_2]));
@@ -540,13 +598,9 @@ async fn trap_24_a_coordinator_of_an_earlier_epoch_cannot_append() {
     let id = partition_of(cluster.create_topic("t", &[&[1]], &[]));
     let leader = cluster.leader(id).await;
     let epoch = leader.leader_epoch().expect("it leads");
-    let append = |leader_epoch| {
-        let options = AppendOptions { origin: Origin::Coordinator, acks: Acks::All, leader_epoch: Some(leader_epoch) };
-        leader.append_as_leader(&batch(&["a"]), &options)
-    };
-    assert!(append(epoch).is_ok());
-    let refused = append(LeaderEpoch(epoch.value() + 1)).expect_err("another epoch");
-    assert_eq!(refused.code(), ErrorCode::UnknownLeaderEpoch);
+    let append = |leader_epoch| CoordinatorLog::append(&leader, &batch(&["a"]), leader_epoch);
+    assert_eq!(append(epoch), Ok(Offset(0)));
+    assert_eq!(append(LeaderEpoch(epoch.value() + 1)), Err(ErrorCode::UnknownLeaderEpoch));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use vltava_types::{BrokerEpoch, Offset};
 
 use super::ReplicaManager;
 use crate::disk::Disk;
-use crate::partition::Partition;
+use crate::partition::{Partition, Surroundings};
 
 /// How often followers are looked at, at most and at least.
 const MIN_TICK: Duration = Duration::from_millis(50);
@@ -85,7 +85,8 @@ pub(super) async fn checkpoint_high_watermarks(manager: Weak<ReplicaManager>) {
     .await;
 }
 
-/// Recovery after a crash begins at the checkpointed recovery point.
+/// Recovery after a crash begins at the checkpointed recovery point, and nothing before the checkpointed log start is
+/// served again.
 pub(super) async fn checkpoint_logs(manager: Weak<ReplicaManager>) {
     let Some(interval) = manager.upgrade().map(|manager| {
         let storage = &manager.config.storage;
@@ -97,6 +98,23 @@ pub(super) async fn checkpoint_logs(manager: Weak<ReplicaManager>) {
         task::blocking(move || manager.checkpoint_logs()).await;
     })
     .await;
+}
+
+/// A log start that somebody waits for does not wait for the next round.
+pub(super) async fn checkpoint_log_starts(manager: Weak<ReplicaManager>, surroundings: Arc<Surroundings>) {
+    loop {
+        surroundings.log_starts_moved.notified().await;
+        let Some(manager) = manager.upgrade() else { return };
+        let checkpoint_all = move || {
+            let written: Vec<bool> = working_disks(&manager).map(|disk| manager.checkpoint_log_starts(disk)).collect();
+            written.into_iter().all(|written| written)
+        };
+        if !task::blocking(checkpoint_all).await {
+            // A disk that is full may have room by then; one that has failed does not work any more.
+            tokio::time::sleep(SPACE_INTERVAL).await;
+            surroundings.log_starts_moved.notify_one();
+        }
+    }
 }
 
 /// A full disk refuses records before the file system does. Between two looks, appends are counted.
@@ -198,9 +216,30 @@ impl ReplicaManager {
                 .filter_map(|partition| Some((partition.name().clone(), partition.recovery_checkpoint()?)));
             let written = disk.log_dir.checkpoint_recovery_points(points.collect());
             note(disk, &written);
-            let starts = offsets_of(self, disk, Partition::log_start_offset);
-            note(disk, &disk.log_dir.checkpoint_log_start_offsets(starts));
+            self.checkpoint_log_starts(disk);
         }
+    }
+
+    /// Returns whether the file is up to date.
+    fn checkpoint_log_starts(&self, disk: &Arc<Disk>) -> bool {
+        let _in_order = disk.log_start_checkpoint.lock();
+        let partitions = self.partitions();
+        let mut written = vec![];
+        // Looked at under the file's lock, after which a deletion has the file forget the partition (trap 31).
+        let starts =
+            partitions.iter().filter(|partition| Arc::ptr_eq(partition.disk(), disk)).filter_map(|partition| {
+                let log_start_offset = partition.log_start_to_checkpoint()?;
+                written.push((partition, log_start_offset));
+                Some((partition.name().clone(), log_start_offset))
+            });
+        let outcome = disk.log_dir.checkpoint_log_start_offsets(starts);
+        note(disk, &outcome);
+        if outcome.is_ok() {
+            for (partition, log_start_offset) in written {
+                partition.on_log_start_checkpointed(log_start_offset);
+            }
+        }
+        outcome.is_ok()
     }
 }
 

@@ -469,6 +469,12 @@ pub(super) async fn produce(partition: &Arc<Partition>, values: &[&str]) -> Resu
     Ok(appended.base_offset)
 }
 
+/// The file of a broker's first log directory; empty if it is missing.
+pub(super) fn checkpointed_log_starts(manager: &ReplicaManager) -> String {
+    let path = manager.disks[0].log_dir.path().join("log-start-offset-checkpoint");
+    vltava_host::fs::read_to_string(path).unwrap_or_default()
+}
+
 /// All values below the high watermark.
 pub(super) fn read_all(partition: &Partition) -> Vec<String> {
     let mut values = vec![];
