@@ -333,6 +333,11 @@ impl Client {
         Ok((ProducerId(response.producer_id), ProducerEpoch(response.producer_epoch)))
     }
 
+    /// Where any broker will do, the next request goes to another one.
+    pub(crate) fn ask_another(&mut self) {
+        self.first_asked += 1;
+    }
+
     /// After a failure the leader may be another one: the next request asks.
     fn forget_leader_after<T>(&mut self, topic: &str, partition: i32, result: &Result<T, ClientError>) {
         if result.is_err() {
