@@ -3,17 +3,19 @@
 mod cluster;
 mod environment;
 mod logging;
-mod properties;
 mod ready;
 mod serve;
 mod settings;
 mod signals;
 
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use vltava_cli::console::Console;
+use vltava_cli::{kafka, people};
 
 /// A Kafka-compatible event streaming cluster in one binary.
 #[derive(Parser)]
@@ -29,6 +31,12 @@ enum Command {
     Serve(ServeArguments),
     /// Run a cluster of several broker processes on this machine, until Ctrl-C.
     Cluster(ClusterArguments),
+    #[command(flatten)]
+    People(people::Command),
+    /// Write a completion script for a shell to standard output.
+    Completions { shell: clap_complete::Shell },
+    /// Write man pages into a directory.
+    ManPages { directory: PathBuf },
 }
 
 #[derive(clap::Args)]
@@ -66,11 +74,26 @@ pub struct ClusterArguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    logging::init();
-    let outcome = match arguments.command {
-        Command::Serve(arguments) => serve::run(&arguments),
-        Command::Cluster(arguments) => cluster::run(&arguments),
+    let command_line: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    if let Some((tool, arguments)) = kafka::Tool::requested(&command_line) {
+        return talk(async |console| kafka::run(tool, arguments, console).await);
+    }
+    let outcome = match Arguments::parse().command {
+        Command::Serve(arguments) => {
+            logging::init();
+            serve::run(&arguments)
+        }
+        Command::Cluster(arguments) => {
+            logging::init();
+            cluster::run(&arguments)
+        }
+        Command::People(command) => return talk(async |console| people::run(command, console).await),
+        Command::Completions { shell } => {
+            let mut script = vec![];
+            clap_complete::generate(shell, &mut Arguments::command(), "vltava", &mut script);
+            std::io::stdout().write_all(&script).map_err(Into::into)
+        }
+        Command::ManPages { directory } => man_pages(&directory),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,4 +103,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs what talks to brokers, on one thread.
+fn talk(command: impl AsyncFnOnce(&mut Console<'static>) -> u8) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => ExitCode::from(runtime.block_on(command(&mut Console::of_process()))),
+        Err(error) => {
+            eprintln!("vltava: cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One page for each command.
+fn man_pages(directory: &std::path::Path) -> anyhow::Result<()> {
+    vltava_host::fs::create_dir_all(directory)?;
+    Ok(clap_mangen::generate_to(Arguments::command(), directory)?)
 }

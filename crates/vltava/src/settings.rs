@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use vltava_broker::config::{BrokerConfig, ReadConfig};
+use vltava_cli::properties;
 use vltava_host::fs;
 
 use crate::ServeArguments;
-use crate::{environment, properties};
+use crate::environment;
 
 /// Reads everything; later sources win.
 pub fn read(arguments: &ServeArguments) -> anyhow::Result<ReadConfig> {
