@@ -50,6 +50,23 @@ pub fn kafkajs() -> anyhow::Result<PathBuf> {
     Ok(directory)
 }
 
+/// Kafka's own command line tools; returns a file with their class path.
+pub fn kafka_tools() -> anyhow::Result<PathBuf> {
+    let source = root().join("tests/cli/pom.xml");
+    let directory = target().join("clients/kafka-tools");
+    std::fs::create_dir_all(&directory)?;
+    let class_path = directory.join("classpath.txt");
+    once(&directory, &std::fs::read_to_string(&source)?, || {
+        run(Command::new("mvn")
+            .args(["--batch-mode", "--no-transfer-progress", "--quiet", "--file"])
+            .arg(&source)
+            .arg("dependency:build-classpath")
+            .arg(format!("-Dmdep.outputFile={}", class_path.display())))
+        .context("Maven with a JDK 17 or later is needed (on Debian: apt-get install maven default-jdk-headless)")
+    })?;
+    Ok(class_path)
+}
+
 /// Runs `install` unless it succeeded before for the same contents.
 fn once(directory: &Path, contents: &str, install: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let marker = directory.join(".installed");

@@ -16,6 +16,8 @@ pub enum Suite {
     Sim,
     /// Real broker processes that are killed, stopped, wiped, starved and fed bad input.
     Cluster,
+    /// The command line tools, beside Kafka's own on the same cluster.
+    Cli,
     KafkaPython,
     #[value(name = "kafka-python-2.0.2")]
     KafkaPython2,
@@ -40,6 +42,7 @@ impl Suite {
         Self::Kafkajs,
         Self::Java,
         Self::FranzGo,
+        Self::Cli,
         Self::Cluster,
     ];
 
@@ -48,6 +51,7 @@ impl Suite {
             Self::Workspace => "Workspace",
             Self::Sim => "Simulator",
             Self::Cluster => "Faults on real broker processes",
+            Self::Cli => "Command line beside Kafka's tools 4.3.1",
             Self::KafkaPython => "kafka-python 3.0.12",
             Self::KafkaPython2 => "kafka-python 2.0.2",
             Self::Confluent => "confluent-kafka 2.16.1",
@@ -71,6 +75,12 @@ impl Suite {
                     .arg("--basetemp")
                     .arg(target().join("cluster-tests"))
                     .env("VLTAVA_BINARY", binary))
+            }
+            Self::Cli => {
+                let python = install::python("confluent-kafka", install::NEWEST_CONFLUENT)?;
+                let class_path = install::kafka_tools()?;
+                let mut tests = pytest(python, "tests/cli", &[]);
+                with_cluster(tests.env("TOOLS_CLASS_PATH", class_path).env("VLTAVA_BINARY", build_release()?))
             }
             Self::KafkaPython => python("kafka-python", install::NEWEST_KAFKA_PYTHON, "test_kafka_python.py"),
             Self::KafkaPython2 => python("kafka-python-2.0.2", install::OLD_KAFKA_PYTHON, "test_kafka_python.py"),

@@ -87,7 +87,8 @@ pub async fn run(command: Command, console: &mut Console<'_>) -> Outcome {
         }
         Command::Create(arguments) => create(arguments, console).await,
         Command::Grow { common, topic, partitions } => {
-            let wanted = make!(CreatePartitionsTopic { name: topic.as_str().into(), count: partitions });
+            let wanted =
+                make!(CreatePartitionsTopic { name: topic.as_str().into(), count: partitions, assignments: None });
             let grown = common.admin().await?.create_partitions(vec![wanted]).await;
             grown.map_err(cannot(format!("grow {topic}")))?;
             Ok(console.complain(format_args!("{topic} has {partitions} partitions now"))?)

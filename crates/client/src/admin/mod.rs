@@ -28,6 +28,9 @@ use crate::{Client, ClientError, Options};
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
+/// With less time than this there is no other attempt.
+const MIN_ATTEMPT: Duration = Duration::from_millis(100);
+
 /// What a broker answered about one thing instead of doing it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ApiError {
@@ -133,13 +136,15 @@ impl Admin {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };
-            if !error.is_retriable() || Instant::now() + self.backoff >= deadline {
+            if !error.is_retriable() {
                 return Err(error);
             }
             if let Some(on_wait) = on_wait.take() {
                 on_wait(&error);
             }
-            self.pause().await;
+            if !self.pause_before(deadline).await {
+                return Err(error);
+            }
         }
     }
 
@@ -197,18 +202,22 @@ impl Admin {
 
     /// Waits before another attempt, which goes to another broker if any will do. `false` if there is no time for one.
     async fn pause(&mut self) -> bool {
+        self.pause_before(self.deadline).await
+    }
+
+    async fn pause_before(&mut self, deadline: Instant) -> bool {
         self.client.ask_another();
-        if self.is_late() {
-            return false;
-        }
-        sleep(self.backoff).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        // What is left after the pause must be worth an attempt.
+        let Some(longest) = left.checked_sub(MIN_ATTEMPT) else { return false };
+        sleep(self.backoff.min(longest)).await;
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
         true
     }
 
     /// Whether there is no time left for another attempt.
     fn is_late(&self) -> bool {
-        Instant::now() + self.backoff >= self.deadline
+        Instant::now() + MIN_ATTEMPT >= self.deadline
     }
 
     /// Learns the brokers' addresses again, if one of them answers.
