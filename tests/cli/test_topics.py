@@ -69,6 +69,11 @@ def test_command_lines_that_make_no_sense(compare):
         compare(f"kafka-topics {line}", code=1)
 
 
+def test_help_and_version(compare):
+    compare("kafka-topics --help", code=1)
+    assert compare("kafka-topics --version", code=0) == "4.3.1\n"
+
+
 def test_a_topic_is_described_by_its_id(compare):
     server = ["--bootstrap-server", compare.bootstrap]
     run_ours("kafka-topics", [*server, "--create", "--topic", "of-both", "--if-not-exists", "--replica-assignment", "2:3"])

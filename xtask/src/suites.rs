@@ -80,6 +80,7 @@ impl Suite {
                 let python = install::python("confluent-kafka", install::NEWEST_CONFLUENT)?;
                 let class_path = install::kafka_tools()?;
                 let mut tests = pytest(python, "tests/cli", &[]);
+                tests.arg("--basetemp").arg(target().join("cli-tests"));
                 with_cluster(tests.env("TOOLS_CLASS_PATH", class_path).env("VLTAVA_BINARY", build_release()?))
             }
             Self::KafkaPython => python("kafka-python", install::NEWEST_KAFKA_PYTHON, "test_kafka_python.py"),

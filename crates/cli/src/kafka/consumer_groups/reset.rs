@@ -5,14 +5,14 @@ use std::fmt::Write as _;
 
 use vltava_client::admin::{EARLIEST, LATEST, Partition};
 use vltava_client::{Admin, AdminError, ApiError};
-use vltava_host::{clock, fs};
+use vltava_host::clock;
 use vltava_types::ErrorCode;
 
 use super::{GroupError, error};
 use crate::console::Console;
-use crate::kafka::exceptions;
 use crate::kafka::options::Options;
 use crate::kafka::time::{parse_datetime, parse_duration};
+use crate::kafka::{exceptions, json};
 
 /// New offsets by group.
 pub type Plan = BTreeMap<String, BTreeMap<Partition, i64>>;
@@ -93,8 +93,7 @@ async fn plan_group(
         return since(all(timestamp), admin, console).await;
     }
     if let Some(file) = options.value("from-file")? {
-        let text =
-            fs::read_to_string(file).map_err(|problem| GroupError::Failed(format!("cannot read {file}: {problem}")))?;
+        let text = json::read_file(file).map_err(|failure| GroupError::Failed(failure.to_string()))?;
         let single = options.values("group").count() == 1;
         let mut plans = parse_csv(&text, single.then_some(group)).map_err(GroupError::Failed)?;
         let Some(plan) = plans.remove(group) else {

@@ -161,3 +161,88 @@ pub fn state(name: &str, group: &Group, is_verbose: bool) -> String {
     text.push('\n');
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use vltava_client::admin::BrokerAddress;
+    use vltava_protocol::make;
+
+    use super::{Group, ListedGroup, Member, list, members, state};
+
+    fn group() -> Group {
+        let member = |id: &str, instance: Option<&str>, partitions: &[(&str, i32)]| Member {
+            id: id.to_owned(),
+            instance_id: instance.map(str::to_owned),
+            client_id: "c".to_owned(),
+            host: "/127.0.0.1".to_owned(),
+            partitions: partitions.iter().map(|(topic, index)| ((*topic).to_owned(), *index)).collect(),
+        };
+        Group {
+            coordinator: BrokerAddress { id: 2, host: "h".to_owned(), port: 9092 },
+            state: "Stable".to_owned(),
+            assignor: "range".to_owned(),
+            members: vec![member("m-1", None, &[("u", 2), ("t", 1), ("t", 0)]), member("m-2", None, &[])],
+        }
+    }
+
+    /// Lines end in blanks, as Kafka's do.
+    fn shown(text: &str) -> String {
+        text.replace('\n', "|\n")
+    }
+
+    #[test]
+    fn members_show_what_they_consume() {
+        expect![[r#"
+            |
+            GROUP           CONSUMER-ID     HOST            CLIENT-ID       #PARTITIONS     |
+            g               m-1             /127.0.0.1      c               3               |
+            g               m-2             /127.0.0.1      c               0               |
+        "#]]
+        .assert_eq(&shown(&members("g", &group(), false)));
+        expect![[r#"
+            |
+            GROUP           CONSUMER-ID     HOST            CLIENT-ID       #PARTITIONS     CURRENT-EPOCH   CURRENT-ASSIGNMENT   TARGET-EPOCH    TARGET-ASSIGNMENT   |
+            g               m-1             /127.0.0.1      c               3               -               t:0,1;u:2            -               -                   |
+            g               m-2             /127.0.0.1      c               0               -               -                    -               -                   |
+        "#]]
+        .assert_eq(&shown(&members("g", &group(), true)));
+    }
+
+    #[test]
+    fn static_members_have_a_column_of_their_own() {
+        let mut group = group();
+        group.members[1].instance_id = Some("static".to_owned());
+        expect![[r#"
+            |
+            GROUP           CONSUMER-ID     GROUP-INSTANCE-ID HOST            CLIENT-ID       #PARTITIONS     |
+            g               m-1                               /127.0.0.1      c               3               |
+            g               m-2             static            /127.0.0.1      c               0               |
+        "#]]
+        .assert_eq(&shown(&members("g", &group, false)));
+    }
+
+    #[test]
+    fn states_name_the_coordinator() {
+        expect![[r#"
+            |
+            GROUP           COORDINATOR (ID)          ASSIGNMENT-STRATEGY  STATE                #MEMBERS|
+            g               h:9092  (2)               range                Stable               2|
+        "#]]
+        .assert_eq(&shown(&state("g", &group(), false)));
+    }
+
+    #[test]
+    fn lists_show_what_was_asked_for() {
+        let listed = make!(ListedGroup {
+            group_id: "a-rather-long-name".into(),
+            group_state: "Empty".into(),
+            group_type: "classic".into(),
+        });
+        expect![[r#"
+            GROUP                        TYPE                 STATE               |
+            a-rather-long-name           Classic              Empty               |
+        "#]]
+        .assert_eq(&shown(&list(&[listed], true, true)));
+    }
+}
