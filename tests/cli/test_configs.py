@@ -1,5 +1,9 @@
 """kafka-configs."""
 
+import time
+
+from conftest import run_ours
+
 
 def test_configs_of_a_topic(compare):
     compare("kafka-topics --create --topic {me}-configs --replica-assignment 1:2:3 --config retention.ms=1000000", code=0)
@@ -28,6 +32,14 @@ def test_configs_of_brokers(compare):
     compare("kafka-configs --describe --entity-type brokers --entity-name 1", code=0)
     compare("kafka-configs --alter --broker 1 --delete-config log.retention.ms", code=0)
     compare("kafka-configs --describe --broker 9", code=0)
+
+
+def test_a_broker_that_is_not_there_is_not_waited_for(bootstrap):
+    """Only the broker itself knows all its configs. Kafka's tool looks for it for a minute."""
+    began = time.monotonic()
+    code, out = run_ours("kafka-configs", ["--bootstrap-server", bootstrap, "--describe", "--broker", "9", "--all"])
+    assert (code, out) == (1, "All configs for broker 9 are:\n")
+    assert time.monotonic() - began < 20
 
 
 def test_configs_of_groups(compare):

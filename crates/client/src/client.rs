@@ -333,6 +333,11 @@ impl Client {
         Ok((ProducerId(response.producer_id), ProducerEpoch(response.producer_epoch)))
     }
 
+    /// Whether the cluster, as last heard of, has this broker.
+    pub(crate) fn knows(&self, broker: i32) -> bool {
+        self.brokers.contains_key(&broker)
+    }
+
     /// Where any broker will do, the next request goes to another one.
     pub(crate) fn ask_another(&mut self) {
         self.first_asked += 1;

@@ -1,6 +1,6 @@
 //! Groups: requests that go to each group's coordinator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vltava_protocol::make;
 use vltava_protocol::messages::describe_groups_response::DescribedGroup;
@@ -48,14 +48,25 @@ impl Admin {
         let texts = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
         let request = make!(ListGroupsRequest { states_filter: texts(states), types_filter: texts(types) });
         let mut groups = BTreeMap::new();
-        for broker in self.describe_cluster(false).await?.brokers {
+        let mut asked = BTreeSet::new();
+        // A broker that dies meanwhile hands its groups to others, which may have been asked already: all are asked again.
+        loop {
+            let brokers: BTreeSet<i32> =
+                self.describe_cluster(false).await?.brokers.iter().map(|broker| broker.broker_id).collect();
+            if !asked.is_subset(&brokers) {
+                asked.clear();
+            }
+            let Some(broker) = brokers.into_iter().find(|broker| !asked.contains(broker)) else { break };
             let check = |code: i16| ApiError::check(code, None);
-            let answer = self
-                .call(To::Broker(broker.broker_id), LIST_GROUPS_VERSION, &request, |response| {
-                    check(response.error_code)
-                })
-                .await?;
-            groups.extend(answer.groups.into_iter().map(|group| (group.group_id.clone(), group)));
+            let to = To::Broker(broker);
+            match self.call(to, LIST_GROUPS_VERSION, &request, |response| check(response.error_code)).await {
+                Ok(answer) => {
+                    groups.extend(answer.groups.into_iter().map(|group| (group.group_id.clone(), group)));
+                    asked.insert(broker);
+                }
+                Err(error) if error.is_transient() && self.pause().await => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(groups.into_values().collect())
     }

@@ -170,7 +170,7 @@ impl Admin {
         loop {
             match self.call_once(to, version, request, &check).await {
                 Err(error) if error.is_transient() => {
-                    if !self.pause().await {
+                    if !self.pause().await || !self.may_still_answer(to).await {
                         return Err(error);
                     }
                 }
@@ -218,6 +218,17 @@ impl Admin {
     /// Whether there is no time left for another attempt.
     fn is_late(&self) -> bool {
         Instant::now() + MIN_ATTEMPT >= self.deadline
+    }
+
+    /// A broker that the cluster knows no more is not waited for; one that has moved is found at its new address.
+    async fn may_still_answer(&mut self, to: To) -> bool {
+        match to {
+            To::Any => true,
+            To::Broker(broker) => {
+                self.refresh().await;
+                self.client.knows(broker)
+            }
+        }
     }
 
     /// Learns the brokers' addresses again, if one of them answers.
