@@ -256,11 +256,11 @@ fn put_nullable(buffer: &mut BytesMut, bytes: Option<&[u8]>) {
     }
 }
 
-fn put_varint(buffer: &mut BytesMut, value: i32) {
+pub(super) fn put_varint(buffer: &mut BytesMut, value: i32) {
     put_unsigned(buffer, u64::from(((value << 1) ^ (value >> 31)).cast_unsigned()));
 }
 
-fn put_varlong(buffer: &mut BytesMut, value: i64) {
+pub(super) fn put_varlong(buffer: &mut BytesMut, value: i64) {
     put_unsigned(buffer, ((value << 1) ^ (value >> 63)).cast_unsigned());
 }
 

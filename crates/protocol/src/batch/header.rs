@@ -246,6 +246,10 @@ impl Attributes {
         }
     }
 
+    pub(super) const fn with_delete_horizon(self) -> Self {
+        Self(self.0 | DELETE_HORIZON)
+    }
+
     pub(super) const fn with_compression(self, compression: Compression) -> Self {
         Self((self.0 & !COMPRESSION_MASK) | compression as i16)
     }

@@ -2,15 +2,18 @@
 //!
 //! A batch is kept as the producer sent it, from the request to the segment to the consumer. [`BatchHeader`] reads its
 //! header, [`batches`] walks a run of them, [`stamp`] patches what the leader decides, [`validate`] says whether a
-//! leader may append it, [`records`](records()) looks inside, and [`BatchBuilder`] writes new ones for coordinators.
+//! leader may append it, [`records`](records()) looks inside, [`BatchBuilder`] writes new ones for coordinators, and
+//! [`retain_records`] takes records out for compaction.
 
 mod builder;
+mod filter;
 mod header;
 mod records;
 pub mod stamp;
 mod validate;
 
 pub use builder::BatchBuilder;
+pub use filter::{RetainedRecords, empty_batch, retain_records};
 pub use header::{
     Attributes, BatchError, BatchHeader, BatchView, Batches, HEADER_SIZE, LOG_OVERHEAD, MAGIC, TimestampType, batches,
 };

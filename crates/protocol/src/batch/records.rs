@@ -130,7 +130,7 @@ impl Iterator for Records {
     }
 }
 
-fn read_record(header: &BatchHeader, body: &mut Bytes, index: usize) -> Result<Record, RecordError> {
+pub(super) fn read_record(header: &BatchHeader, body: &mut Bytes, index: usize) -> Result<Record, RecordError> {
     let malformed = |what| RecordError::Malformed { index, what };
     let length = get_varint(body).ok_or(malformed("length"))?;
     let length = usize::try_from(length).map_err(|_| malformed("negative length"))?;
@@ -178,13 +178,13 @@ fn get_nullable(buffer: &mut Bytes) -> Option<Option<Bytes>> {
     (length <= buffer.len()).then(|| Some(buffer.split_to(length)))
 }
 
-fn get_varint(buffer: &mut Bytes) -> Option<i32> {
+pub(super) fn get_varint(buffer: &mut Bytes) -> Option<i32> {
     read_unsigned(5, || buffer.has_remaining().then(|| buffer.get_u8()))
         .and_then(|raw| u32::try_from(raw).ok())
         .map(zigzag_32)
 }
 
-fn get_varlong(buffer: &mut Bytes) -> Option<i64> {
+pub(super) fn get_varlong(buffer: &mut Bytes) -> Option<i64> {
     read_unsigned(10, || buffer.has_remaining().then(|| buffer.get_u8())).map(zigzag_64)
 }
 
