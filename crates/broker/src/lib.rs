@@ -5,6 +5,7 @@
 //! [`controller::Controller`] only.
 
 pub mod api;
+mod cleaner_config;
 pub mod config;
 mod connection;
 pub mod controller;

@@ -4,6 +4,7 @@
 //! happens outside of it: reads work on a snapshot of the log, flushes on file handles. Decisions are those of
 //! [`vltava_replication`]; this file executes them.
 
+mod cleaning;
 mod damage;
 mod follower;
 mod leader;
@@ -32,6 +33,7 @@ use crate::disk::Disk;
 use crate::isr::IsrProposals;
 use crate::partition_config::PartitionConfig;
 
+pub(crate) use cleaning::AfterFailure;
 pub use damage::{Damage, on_damage};
 pub use follower::LeaderNewsError;
 pub use leader::{FollowerRead, NotLeading};

@@ -32,6 +32,11 @@ impl PartitionConfig {
             retention_bytes: topic.retention_bytes,
             delete_by_retention: topic.is_deleted,
             file_delete_delay_ms: topic.file_delete_delay_ms,
+            is_compacted: topic.is_compacted,
+            min_cleanable_dirty_ratio: topic.min_cleanable_dirty_ratio,
+            min_compaction_lag_ms: topic.min_compaction_lag_ms,
+            max_compaction_lag_ms: topic.max_compaction_lag_ms,
+            delete_retention_ms: topic.delete_retention_ms,
         });
         let replication = ReplicationConfig {
             durability: if topic.flushes_before_acknowledging { Durability::Flush } else { Durability::PageCache },

@@ -5,6 +5,7 @@
 
 mod absent;
 mod apply;
+mod cleaner;
 mod cut_off;
 mod scrub;
 mod upkeep;
@@ -261,6 +262,7 @@ impl ReplicaManager {
             task::spawn(cut_off::watch(Arc::downgrade(self))),
             task::spawn(upkeep::tick(Arc::downgrade(self))),
             task::spawn(upkeep::clean_up(Arc::downgrade(self))),
+            task::spawn(cleaner::run(Arc::downgrade(self))),
             task::spawn(upkeep::checkpoint_high_watermarks(Arc::downgrade(self))),
             task::spawn(upkeep::checkpoint_logs(Arc::downgrade(self))),
             task::spawn(upkeep::checkpoint_log_starts(Arc::downgrade(self), Arc::clone(&self.surroundings))),

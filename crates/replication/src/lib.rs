@@ -21,6 +21,6 @@ pub use leader::{
     ReplicationConfig, fetch_position,
 };
 pub use producer_states::{
-    ActiveProducer, CompletedTransaction, Duplicate, ProducerBatch, ProducerSnapshotEntry, ProducerStates,
+    ActiveProducer, CompletedTransaction, Duplicate, LastRecord, ProducerBatch, ProducerSnapshotEntry, ProducerStates,
     RETAINED_BATCHES, SequenceCheck, SequenceError, TransactionMarker,
 };

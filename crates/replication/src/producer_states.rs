@@ -100,6 +100,14 @@ pub struct ActiveProducer {
     pub current_txn_first_offset: Option<Offset>,
 }
 
+/// By which batch a producer's state can be read back from the log. Compaction keeps that batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastRecord {
+    /// The last offset of its last data batch under the present epoch; `None` if only a marker was written under it.
+    pub last_data_offset: Option<Offset>,
+    pub producer_epoch: ProducerEpoch,
+}
+
 /// The end of a transaction, as found in a control batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionMarker {
@@ -286,6 +294,16 @@ impl ProducerStates {
     #[must_use]
     pub fn len(&self) -> usize {
         self.producers.len()
+    }
+
+    /// What compaction must keep of each known producer.
+    #[must_use]
+    pub fn last_records(&self) -> BTreeMap<ProducerId, LastRecord> {
+        let last_record = |entry: &ProducerEntry| LastRecord {
+            last_data_offset: entry.batches.back().map(|batch| batch.last_offset),
+            producer_epoch: entry.epoch,
+        };
+        self.producers.iter().map(|(&producer_id, entry)| (producer_id, last_record(entry))).collect()
     }
 
     /// Every known producer, by id.

@@ -3,7 +3,7 @@
 //! [`Log`] is one partition's log: segments, sparse indexes, leader epochs and producer states, with recovery,
 //! truncation and retention. It is synchronous; its owner serialises writers. [`LogReader`] reads without the owner's
 //! lock. [`LogDir`] is one `log.dirs` entry with its checkpoints; [`LogManager`] is all of them. [`Flusher`] makes
-//! dirty logs durable, many with one wait (group commit).
+//! dirty logs durable, many with one wait (group commit). [`CleaningPass`] compacts a log.
 //!
 //! This crate does not know who leads a partition, what the high watermark is (it is told), or what a record
 //! means: batches are stored exactly as they came over the wire, checked and stamped by the caller.
@@ -12,6 +12,7 @@
 //! point is on disk.
 
 mod checkpoint;
+mod cleaner;
 mod config;
 mod epoch_checkpoint;
 mod error;
@@ -33,6 +34,10 @@ mod segment;
 mod truncation;
 
 pub use checkpoint::OffsetCheckpoint;
+pub use cleaner::{
+    CleanableRange, CleanedSegment, CleanedUpTo, CleanerOptions, CleaningError, CleaningPass, CleaningStats,
+    CleaningStep, LogFacts, OffsetMapLimits, SegmentFacts, Throttle, cleanable_range, dirtiest,
+};
 pub use config::LogConfig;
 pub use error::StorageError;
 pub use flusher::{Flush, Flushable, Flusher};

@@ -29,14 +29,16 @@ pub struct LogOptions {
     pub high_watermark: Offset,
     /// All logs were flushed before the process ended: nothing needs to be scanned.
     pub clean_shutdown: bool,
-    /// Where the recovery point is checkpointed, so that a truncation below it can lower it first.
+    /// Where the recovery point and the cleaned part are checkpointed, so that a truncation below them can lower them first.
     pub recovery_points: Option<RecoveryPoints>,
 }
 
-/// A log's place in its directory's `recovery-point-offset-checkpoint`.
+/// A log's place in its directory's checkpoints of what a truncation takes back: `recovery-point-offset-checkpoint` and
+/// `cleaner-offset-checkpoint`.
 #[derive(Clone, Debug)]
 pub struct RecoveryPoints {
     pub checkpoint: Arc<OffsetCheckpoint>,
+    pub cleaner_checkpoint: Arc<OffsetCheckpoint>,
     pub partition: PartitionName,
 }
 
@@ -390,7 +392,9 @@ impl Log {
         self.segments.last().expect("a log has a segment at all times")
     }
 
-    pub(crate) fn truncation_count(&self) -> u64 {
+    /// How often something was taken back from the log.
+    #[must_use]
+    pub fn truncation_count(&self) -> u64 {
         self.truncations.load(Ordering::Acquire)
     }
 
@@ -580,7 +584,7 @@ impl Log {
             return true;
         }
         let is_old = self.active.first_timestamp.is_some_and(|first| {
-            header.max_timestamp.value().saturating_sub(first) > self.config.segment_ms - self.active.jitter_ms
+            header.max_timestamp.value().saturating_sub(first) > self.config.max_segment_ms() - self.active.jitter_ms
         });
         let limit = u64::from(self.config.segment_bytes.min(MAX_SEGMENT_BYTES));
         has_batches

@@ -12,7 +12,8 @@ use crate::error::AtPath;
 use crate::log::{LogOptions, RecoveryCheckpoint, RecoveryPoints};
 use crate::segment::LOG_SUFFIX;
 use crate::{
-    Log, LogConfig, MetaProperties, OffsetCheckpoint, PartitionName, RecoveryReport, StorageError, partition_metadata,
+    CleanedUpTo, Log, LogConfig, MetaProperties, OffsetCheckpoint, PartitionName, RecoveryReport, StorageError,
+    partition_metadata,
 };
 
 const LOCK_FILE: &str = ".lock";
@@ -47,6 +48,7 @@ pub struct LogDir {
     recovery_points: Arc<OffsetCheckpoint>,
     high_watermarks: OffsetCheckpoint,
     log_start_offsets: OffsetCheckpoint,
+    cleaned: Arc<OffsetCheckpoint>,
     /// Directories that were renamed for deletion, and when. Those left from an earlier run are removed at loading.
     deleted: Mutex<Vec<(TimestampMs, PathBuf)>>,
 }
@@ -63,6 +65,7 @@ impl LogDir {
             recovery_points: Arc::new(checkpoint("recovery-point-offset-checkpoint")?),
             high_watermarks: checkpoint("replication-offset-checkpoint")?,
             log_start_offsets: checkpoint("log-start-offset-checkpoint")?,
+            cleaned: Arc::new(checkpoint("cleaner-offset-checkpoint")?),
             deleted: Mutex::default(),
             path: path.to_owned(),
         })
@@ -277,14 +280,32 @@ impl LogDir {
         self.log_start_offsets.update(offsets)
     }
 
+    /// Up to where the partition's log is compacted, from `cleaner-offset-checkpoint`.
+    #[must_use]
+    pub fn cleaned_up_to(&self, partition: &PartitionName) -> Option<Offset> {
+        self.cleaned.get(partition)
+    }
+
+    /// Writes `cleaner-offset-checkpoint`. A truncation since then keeps the offset from being written, as with
+    /// [`LogDir::checkpoint_recovery_points`].
+    pub fn checkpoint_cleaned(&self, partition: &PartitionName, cleaned: &CleanedUpTo) -> Result<(), StorageError> {
+        let valid = std::iter::once_with(|| cleaned.offset_unless_void()).flatten();
+        self.cleaned.update(valid.map(|offset| (partition.clone(), offset)))
+    }
+
     fn forget(&self, partition: &PartitionName) -> Result<(), StorageError> {
         self.recovery_points.remove(partition)?;
         self.high_watermarks.remove(partition)?;
+        self.cleaned.remove(partition)?;
         self.log_start_offsets.remove(partition)
     }
 
     fn recovery_points_of(&self, partition: &PartitionName) -> RecoveryPoints {
-        RecoveryPoints { checkpoint: Arc::clone(&self.recovery_points), partition: partition.clone() }
+        RecoveryPoints {
+            checkpoint: Arc::clone(&self.recovery_points),
+            cleaner_checkpoint: Arc::clone(&self.cleaned),
+            partition: partition.clone(),
+        }
     }
 
     /// The directories of partitions. Removes those whose creation or deletion was under way.
@@ -346,6 +367,8 @@ impl LogDir {
         if let Some(lost_below) = recovery.lost_below {
             tracing::error!(%partition, log_end_offset = %log.log_end_offset(), %lost_below, "the disk lost records");
         }
+        // What is appended over a part that was lost was never cleaned.
+        self.cleaned.lower(partition, log.log_end_offset())?;
         let high_watermark = high_watermark.clamp(log.log_start_offset(), log.log_end_offset());
         Ok(LoadedLog { partition: partition.clone(), log, recovery, high_watermark, log_dir: Arc::clone(self) })
     }

@@ -16,6 +16,7 @@ use vltava_protocol::batch::BatchHeader;
 use vltava_replication::{EpochCache, ProducerStates};
 use vltava_types::{LeaderEpoch, Offset};
 
+use crate::cleaner::finish_interrupted_swaps;
 use crate::epoch_checkpoint::EpochCheckpoint;
 use crate::error::AtPath;
 use crate::index::OffsetEntry;
@@ -49,6 +50,7 @@ impl Log {
         options: LogOptions,
     ) -> Result<(Self, RecoveryReport), StorageError> {
         let topic_id = partition_metadata::read(directory)?.unwrap_or_default();
+        finish_interrupted_swaps(directory)?;
         let contents = Contents::read(directory)?;
         let epoch_checkpoint = Arc::new(EpochCheckpoint::new(directory));
         let checkpointed_epochs = epoch_checkpoint.read()?;

@@ -1,5 +1,6 @@
 //! Which segments go, by time, size and log start offset; and how their files are removed.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vltava_host::fs;
@@ -8,6 +9,9 @@ use vltava_types::{Offset, TimestampMs};
 use crate::error::AtPath;
 use crate::segment::{DELETED_SUFFIX, SNAPSHOT_SUFFIX, Segment, file_path};
 use crate::{Log, StorageError};
+
+/// Clocks differ a little, and that is not worth a warning.
+const CLOCK_SKEW_MS: i64 = 60 * 60 * 1000;
 
 /// What [`Log::delete_old_segments`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,7 @@ impl Log {
         for segment in &segments[..count] {
             deleted.bytes += segment.size();
             self.rename_deleted(segment, now)?;
+            self.rename_deleted_snapshot(segment.base_offset, now)?;
         }
         self.segments = Arc::new(segments[count..].to_vec());
         deleted.log_start_offset = self.log_start_offset;
@@ -64,7 +69,8 @@ impl Log {
         Ok(())
     }
 
-    /// How many of the oldest segments may go. The active one goes only if it is too old, never for its size.
+    /// How many of the oldest segments may go. The active one goes too if all of its records are too old, or if nothing is to
+    /// be kept at all (`retention.bytes=0`).
     fn count_deletable(&self, now: TimestampMs, high_watermark: Offset) -> Result<usize, StorageError> {
         let by_retention = self.config.delete_by_retention;
         let mut excess_bytes = match u64::try_from(self.config.retention_bytes) {
@@ -79,8 +85,8 @@ impl Log {
                 break;
             }
             let is_below_start = next_base_offset.is_some_and(|next| next <= self.log_start_offset);
-            let is_excess = next_base_offset.is_some() && excess_bytes > 0 && segment.size() <= excess_bytes;
             let is_removable = next_base_offset.is_some() || segment.size() > 0;
+            let is_excess = is_removable && excess_bytes > 0 && segment.size() <= excess_bytes;
             let is_old = by_retention && is_removable && self.is_older_than_retention(segment, now)?;
             if !is_below_start && !is_excess && !is_old {
                 break;
@@ -104,28 +110,45 @@ impl Log {
                 i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
             }
         };
+        if largest_timestamp.saturating_sub(now.value()) > CLOCK_SKEW_MS {
+            tracing::warn!(
+                segment = %segment.path().display(), largest_timestamp,
+                "a record's timestamp lies in the future and keeps its segment from being deleted by age"
+            );
+        }
         Ok(now.value().saturating_sub(largest_timestamp) > self.config.retention_ms)
     }
 
-    fn rename_deleted(&mut self, segment: &Segment, now: TimestampMs) -> Result<(), StorageError> {
-        // Readers may look the segment up for a while yet.
+    /// Renames a segment's files to `.deleted`. Readers may look it up for a while yet.
+    pub(crate) fn rename_deleted(&mut self, segment: &Segment, now: TimestampMs) -> Result<(), StorageError> {
         segment.keep_open()?;
-        let mut paths: Vec<_> = segment.paths().map(ToOwned::to_owned).to_vec();
-        if self.snapshots.remove(&segment.base_offset) {
-            paths.push(file_path(&self.directory, segment.base_offset, SNAPSHOT_SUFFIX));
+        segment.paths().into_iter().try_for_each(|path| self.rename_deleted_file(path, now))
+    }
+
+    /// The same for the producer snapshot at a segment's start, if there is one.
+    pub(crate) fn rename_deleted_snapshot(&mut self, offset: Offset, now: TimestampMs) -> Result<(), StorageError> {
+        if self.snapshots.remove(&offset) {
+            self.rename_deleted_file(&file_path(&self.directory, offset, SNAPSHOT_SUFFIX), now)?;
         }
-        for path in paths {
-            let mut renamed = path.clone().into_os_string();
-            renamed.push(".");
-            renamed.push(DELETED_SUFFIX);
-            match fs::rename(&path, &renamed).unless_full(&path) {
-                Ok(()) => self.deleted.push((now, renamed.into())),
-                // The directory has no room for another name. Readers have the file open.
-                Err(error) if error.is_full() => fs::remove_file(&path).at(&path)?,
-                Err(error) => return Err(error),
+        Ok(())
+    }
+
+    fn rename_deleted_file(&mut self, path: &Path, now: TimestampMs) -> Result<(), StorageError> {
+        let mut renamed = path.to_owned().into_os_string();
+        renamed.push(".");
+        renamed.push(DELETED_SUFFIX);
+        let renamed = PathBuf::from(renamed);
+        match fs::rename(path, &renamed).unless_full(path) {
+            Ok(()) => {
+                // Compaction may have deleted a file of this name before, which the rename has replaced.
+                self.deleted.retain(|(_, deleted)| *deleted != renamed);
+                self.deleted.push((now, renamed));
             }
-            self.unflushed.retain(|unflushed| unflushed.path != path);
+            // The directory has no room for another name. Readers have the file open.
+            Err(error) if error.is_full() => fs::remove_file(path).at(path)?,
+            Err(error) => return Err(error),
         }
+        self.unflushed.retain(|unflushed| unflushed.path != path);
         self.directory_version += 1;
         Ok(())
     }

@@ -27,6 +27,10 @@ pub(crate) const OFFSET_INDEX_SUFFIX: &str = "index";
 pub(crate) const TIME_INDEX_SUFFIX: &str = "timeindex";
 pub(crate) const SNAPSHOT_SUFFIX: &str = "snapshot";
 pub(crate) const DELETED_SUFFIX: &str = "deleted";
+/// Added to the names of a segment that compaction writes.
+pub(crate) const CLEANED_SUFFIX: &str = "cleaned";
+/// Added to the names of a segment that compaction is putting in the place of others.
+pub(crate) const SWAP_SUFFIX: &str = "swap";
 
 /// `<directory>/<20 digits of the base offset>.<suffix>`.
 pub(crate) fn file_path(directory: &Path, base_offset: Offset, suffix: &str) -> PathBuf {
@@ -70,7 +74,20 @@ impl Segment {
     /// Creates the files, or opens what is there. The index entries of an existing segment are not checked, and its
     /// largest timestamp is only known after [`Segment::walk_tail`] or [`Segment::load_largest_timestamp`].
     pub fn open(directory: &Path, base_offset: Offset) -> Result<Self, StorageError> {
-        let path = file_path(directory, base_offset, LOG_SUFFIX);
+        Self::open_files(base_offset, |suffix| file_path(directory, base_offset, suffix))
+    }
+
+    /// Opens a segment that compaction is about to write, empty whatever an earlier attempt has left.
+    pub fn create_cleaned(directory: &Path, base_offset: Offset) -> Result<Self, StorageError> {
+        let segment = Self::open_files(base_offset, |suffix| {
+            file_path(directory, base_offset, &format!("{suffix}.{CLEANED_SUFFIX}"))
+        })?;
+        segment.truncate(0, base_offset)?;
+        Ok(segment)
+    }
+
+    fn open_files(base_offset: Offset, path_of: impl Fn(&str) -> PathBuf) -> Result<Self, StorageError> {
+        let path = path_of(LOG_SUFFIX);
         let file = fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -86,8 +103,8 @@ impl Segment {
             file: Arc::new(file),
             size: AtomicU64::new(size),
             largest_timestamp: Mutex::new(None),
-            offset_index: OffsetIndex::open(file_path(directory, base_offset, OFFSET_INDEX_SUFFIX), base)?,
-            time_index: TimeIndex::open(file_path(directory, base_offset, TIME_INDEX_SUFFIX), base)?,
+            offset_index: OffsetIndex::open(path_of(OFFSET_INDEX_SUFFIX), base)?,
+            time_index: TimeIndex::open(path_of(TIME_INDEX_SUFFIX), base)?,
         })
     }
 
@@ -315,6 +332,10 @@ impl Segment {
     }
 
     fn note_timestamp(&self, header: &BatchHeader) {
+        // Compaction has left a batch's place and none of its records.
+        if header.record_count == 0 {
+            return;
+        }
         let mut largest = self.largest_timestamp.lock();
         if header.max_timestamp.value() > largest.map_or(-1, |largest| largest.timestamp) {
             *largest =

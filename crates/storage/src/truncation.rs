@@ -112,6 +112,8 @@ impl Log {
         self.truncations.fetch_add(1, Ordering::AcqRel);
         if let Some(recovery_points) = &self.recovery_points {
             recovery_points.checkpoint.lower(&recovery_points.partition, new_end)?;
+            // What comes after the new end was never cleaned, whatever is appended there.
+            recovery_points.cleaner_checkpoint.lower(&recovery_points.partition, new_end)?;
         }
         Ok(())
     }

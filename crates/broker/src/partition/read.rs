@@ -241,7 +241,7 @@ fn current_epoch(state: &State) -> LeaderEpoch {
     }
 }
 
-fn last_stable_offset(log: &Log, high_watermark: Offset) -> Offset {
+pub(super) fn last_stable_offset(log: &Log, high_watermark: Offset) -> Offset {
     log.producers().first_unstable_offset().map_or(high_watermark, |unstable| unstable.min(high_watermark))
 }
 

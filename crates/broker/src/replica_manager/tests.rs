@@ -1,6 +1,7 @@
 //! Replication over real logs and real streams, with the traps that need them.
 
 mod cluster;
+mod compaction;
 mod disks;
 
 use std::sync::Arc;

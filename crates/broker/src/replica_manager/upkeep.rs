@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use vltava_host::{clock, task};
+use vltava_metadata::configs::Configs;
 use vltava_storage::{PartitionName, StorageError};
 use vltava_types::{BrokerEpoch, Offset};
 
@@ -58,8 +59,7 @@ pub(super) async fn clean_up(manager: Weak<ReplicaManager>) {
                 }
             }
             for disk in working_disks(&manager) {
-                let delay_ms = vltava_storage::LogConfig::default().file_delete_delay_ms;
-                note(disk, &disk.log_dir.remove_deleted(now, delay_ms));
+                note(disk, &disk.log_dir.remove_deleted(now, delete_delay_ms(&manager)));
             }
         })
         .await;
@@ -241,6 +241,14 @@ impl ReplicaManager {
         }
         outcome.is_ok()
     }
+}
+
+/// `log.segment.delete.delay.ms`: a deleted topic has no settings of its own any more.
+fn delete_delay_ms(manager: &ReplicaManager) -> i64 {
+    let image = manager.applied.borrow().clone();
+    let (broker_id, properties) = (manager.config.node_id, &manager.config.properties);
+    let configs = Configs { image: &image, broker_id, properties };
+    configs.broker_number("log.segment.delete.delay.ms").unwrap_or(60_000)
 }
 
 fn working_disks(manager: &ReplicaManager) -> impl Iterator<Item = &Arc<Disk>> {

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use vltava_broker::controller::{Controller, ControllerUnavailable, QuorumStatus}
 use vltava_broker::replica_manager::ReplicaManager;
 use vltava_broker::server::Server;
 use vltava_client::{Client, Connection, Options};
+use vltava_host::{fs, random};
 use vltava_metadata::controller::{
     Controller as Decider, ControllerConfig, ControllerRequest, ControllerResponse, Heartbeat, RegisterBroker,
 };
@@ -101,13 +103,26 @@ pub struct TestBroker {
     pub broker: Arc<Broker>,
     pub address: String,
     pub server: Server,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl TestBroker {
     /// Starts a broker with these properties on a free port.
     pub async fn start(properties: &[(&str, &str)]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
+        Self::start_on(directory, InstantController::new(), properties).await
+    }
+
+    /// Shuts the broker down and starts another run on what it has left on disk. On a copy, since connections that have
+    /// not ended keep the directory locked.
+    pub async fn restart(self, properties: &[(&str, &str)]) -> Self {
+        assert!(self.broker.replicas.shut_down().await, "an orderly shutdown");
+        let directory = TempDir::new().expect("a temporary directory");
+        copy(&self.log_dir(), &directory.path().join("data"));
+        Self::start_on(directory, Arc::clone(&self.controller), properties).await
+    }
+
+    async fn start_on(directory: TempDir, controller: Arc<InstantController>, properties: &[(&str, &str)]) -> Self {
         let log_dir = directory.path().join("data");
         let mut all = BTreeMap::from(
             [
@@ -130,7 +145,6 @@ impl TestBroker {
             let properties = MetaProperties { node_id: NODE, cluster_id: CLUSTER_ID.to_owned(), directory_id };
             log_dir.write_meta_properties(&properties).expect("a writable directory");
         }
-        let controller = InstantController::new();
         let replicas =
             ReplicaManager::open(Arc::clone(&config), controller.clone(), logs).await.expect("empty logs open");
         let server = Server::bind(&config, None).await.expect("a free port");
@@ -138,18 +152,26 @@ impl TestBroker {
 
         let endpoint =
             |port| Endpoint { host: "127.0.0.1".to_owned(), port, security_protocol: "PLAINTEXT".to_owned() };
-        let registered = controller.ask(&ControllerRequest::RegisterBroker(RegisterBroker {
+        let request = ControllerRequest::RegisterBroker(RegisterBroker {
             broker_id: NODE,
             cluster_id: CLUSTER_ID.to_owned(),
-            incarnation_id: IncarnationId::ZERO,
+            incarnation_id: IncarnationId::from_random(random::bytes()),
             listeners: BTreeMap::from([("PLAINTEXT".to_owned(), endpoint(address.port()))]),
             peer: endpoint(1),
             rack: None,
             log_dirs: vec![directory_id],
             is_broker: true,
             previous_broker_epoch: BrokerEpoch::NONE,
-        }));
-        let ControllerResponse::RegisterBroker(Ok(broker_epoch)) = registered else { panic!("{registered:?}") };
+        });
+        // The session of an earlier run has to end first.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let broker_epoch = loop {
+            match controller.ask(&request) {
+                ControllerResponse::RegisterBroker(Ok(broker_epoch)) => break broker_epoch,
+                refused => assert!(Instant::now() < deadline, "{refused:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
         replicas.on_registered(broker_epoch);
         let unfenced = controller.ask(&ControllerRequest::Heartbeat(Heartbeat {
             broker_id: NODE,
@@ -163,7 +185,12 @@ impl TestBroker {
         assert!(controller.images.borrow().is_live(NODE), "{unfenced:?}");
         let broker = Broker::new(config, controller.clone(), replicas);
         server.open(Arc::clone(&broker));
-        Self { controller, broker, address: address.to_string(), server, _directory: directory }
+        Self { controller, broker, address: address.to_string(), server, directory }
+    }
+
+    /// The one log directory.
+    pub fn log_dir(&self) -> std::path::PathBuf {
+        self.directory.path().join("data")
     }
 
     pub async fn connect(&self) -> Connection {
@@ -193,6 +220,19 @@ impl TestBroker {
             }
             assert!(Instant::now() < deadline, "topic {name} is not led");
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a new directory");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let from = entry.expect("an entry").path();
+        let to = to.join(from.file_name().expect("a name"));
+        if fs::metadata(&from).expect("it is there").is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::write(&to, fs::read(&from).expect("readable")).expect("written");
         }
     }
 }

@@ -180,17 +180,52 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .per_broker()
         .honoured()
         .says("Where the broker listens, as name://host:port."),
-    long("log.cleaner.backoff.ms", "15000", Medium).cluster_wide(),
-    long("log.cleaner.dedupe.buffer.size", "134217728", Medium).cluster_wide(),
-    long("log.cleaner.delete.retention.ms", "86400000", Medium).at_least(0).cluster_wide(),
-    boolean("log.cleaner.enable", "true", Medium),
-    double("log.cleaner.io.buffer.load.factor", "0.9", Medium).cluster_wide(),
-    int("log.cleaner.io.buffer.size", "524288", Medium).cluster_wide(),
-    double("log.cleaner.io.max.bytes.per.second", "1.7976931348623157E308", Medium).cluster_wide(),
-    long("log.cleaner.max.compaction.lag.ms", "9223372036854775807", Medium).at_least(1).cluster_wide(),
-    double("log.cleaner.min.cleanable.ratio", "0.5", Medium).valid(Valid::Fraction(0.0, 1.0)).cluster_wide(),
-    long("log.cleaner.min.compaction.lag.ms", "0", Medium).at_least(0).cluster_wide(),
-    int("log.cleaner.threads", "1", Medium).at_least(0).cluster_wide(),
+    long("log.cleaner.backoff.ms", "15000", Medium)
+        .cluster_wide()
+        .honoured()
+        .says("How long the cleaner pauses when no log is due."),
+    long("log.cleaner.dedupe.buffer.size", "134217728", Medium)
+        .cluster_wide()
+        .honoured()
+        .says("Memory for the keys of the logs being compacted, shared by the cleaner threads."),
+    long("log.cleaner.delete.retention.ms", "86400000", Medium)
+        .at_least(0)
+        .cluster_wide()
+        .honoured()
+        .says("How long tombstones stay in a compacted topic."),
+    boolean("log.cleaner.enable", "true", Medium).honoured().says("Whether logs are compacted at all."),
+    double("log.cleaner.io.buffer.load.factor", "0.9", Medium)
+        .cluster_wide()
+        .honoured()
+        .says("How full the dedupe buffer becomes, from 0 to 1."),
+    int("log.cleaner.io.buffer.size", "524288", Medium)
+        .cluster_wide()
+        .honoured()
+        .says("How much the cleaner reads at once."),
+    double("log.cleaner.io.max.bytes.per.second", "1.7976931348623157E308", Medium)
+        .cluster_wide()
+        .honoured()
+        .says("The most that all cleaner threads read and write in a second."),
+    long("log.cleaner.max.compaction.lag.ms", "9223372036854775807", Medium)
+        .at_least(1)
+        .cluster_wide()
+        .honoured()
+        .says("A record is compacted at the latest after so long."),
+    double("log.cleaner.min.cleanable.ratio", "0.5", Medium)
+        .valid(Valid::Fraction(0.0, 1.0))
+        .cluster_wide()
+        .honoured()
+        .says("How much of a log must be uncompacted before it is compacted."),
+    long("log.cleaner.min.compaction.lag.ms", "0", Medium)
+        .at_least(0)
+        .cluster_wide()
+        .honoured()
+        .says("A record stays uncompacted at least so long."),
+    int("log.cleaner.threads", "1", Medium)
+        .at_least(0)
+        .cluster_wide()
+        .honoured()
+        .says("How many logs are compacted at the same time."),
     list("log.cleanup.policy", "delete", Medium)
         .list_of(&["compact", "delete"])
         .cluster_wide()

@@ -42,6 +42,7 @@ pub(super) const TABLE: &[ConfigDef] = &[
     long("delete.retention.ms", "86400000", Medium)
         .at_least(0)
         .synonyms(from![same_unit("log.cleaner.delete.retention.ms")])
+        .honoured()
         .says("How long tombstones stay in a compacted topic."),
     long("file.delete.delay.ms", "60000", Medium)
         .at_least(0)
@@ -80,6 +81,7 @@ pub(super) const TABLE: &[ConfigDef] = &[
     long("max.compaction.lag.ms", "9223372036854775807", Medium)
         .at_least(1)
         .synonyms(from![same_unit("log.cleaner.max.compaction.lag.ms")])
+        .honoured()
         .says("A record is compacted at the latest after so long."),
     int("max.message.bytes", "1048588", Medium)
         .at_least(0)
@@ -104,10 +106,12 @@ pub(super) const TABLE: &[ConfigDef] = &[
     double("min.cleanable.dirty.ratio", "0.5", Medium)
         .valid(Valid::Fraction(0.0, 1.0))
         .synonyms(from![same_unit("log.cleaner.min.cleanable.ratio")])
+        .honoured()
         .says("How much of a log must be uncompacted before it is compacted."),
     long("min.compaction.lag.ms", "0", Medium)
         .at_least(0)
         .synonyms(from![same_unit("log.cleaner.min.compaction.lag.ms")])
+        .honoured()
         .says("A record stays uncompacted at least so long."),
     int("min.insync.replicas", "1", Medium)
         .at_least(1)

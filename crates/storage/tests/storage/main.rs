@@ -2,6 +2,7 @@
 
 mod appending;
 mod batch;
+mod compacting;
 mod cost;
 mod flushing;
 mod full_disk;

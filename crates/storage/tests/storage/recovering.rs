@@ -248,7 +248,11 @@ fn a_truncation_lowers_the_checkpointed_recovery_point_first() {
     let partition = PartitionName::new("orders", PartitionIndex(0));
     let file = directory.path().join("recovery-point-offset-checkpoint");
     let checkpoint = Arc::new(OffsetCheckpoint::open(file.clone()).expect("empty"));
-    let recovery_points = RecoveryPoints { checkpoint: Arc::clone(&checkpoint), partition: partition.clone() };
+    let recovery_points = RecoveryPoints {
+        checkpoint: Arc::clone(&checkpoint),
+        cleaner_checkpoint: Arc::clone(&checkpoint),
+        partition: partition.clone(),
+    };
     let options = LogOptions { recovery_points: Some(recovery_points), ..LogOptions::default() };
     let path = directory.path().join("orders-0");
     let mut log = Log::create(&path, Default::default(), Arc::new(config()), options).expect("created");

@@ -42,7 +42,33 @@ fn retention_by_size_keeps_at_least_what_it_says() {
     assert!((1000..1400).contains(&log.size_bytes()), "{}", show_segments(&log));
     log.set_config(Arc::new(LogConfig { retention_bytes: 0, ..LogConfig::clone(log.config()) }));
     log.delete_old_segments(TimestampMs(0), Offset(90)).expect("deleted");
-    assert_eq!(log.segments().len(), 1, "the active segment stays");
+    assert_eq!(show_segments(&log), "90:0", "nothing is to be kept");
+    log.delete_old_segments(TimestampMs(0), Offset(90)).expect("deleted");
+    assert_eq!(show_segments(&log), "90:0", "an empty active segment stays");
+}
+
+#[test]
+fn without_bounds_nothing_is_deleted() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut log = log(directory.path(), |config| config.retention_bytes = -1);
+    let deleted = log.delete_old_segments(TimestampMs(i64::MAX), Offset(90)).expect("deleted");
+    assert_eq!((deleted.segments, log.segments().len()), (0, 10));
+    // At run time, and back: what may go next time goes then.
+    log.set_config(Arc::new(LogConfig { retention_ms: 0, ..LogConfig::clone(log.config()) }));
+    assert_eq!(log.delete_old_segments(TimestampMs(1059), Offset(90)).expect("deleted").segments, 6);
+    log.set_config(Arc::new(LogConfig { retention_ms: -1, ..LogConfig::clone(log.config()) }));
+    assert_eq!(log.delete_old_segments(TimestampMs(i64::MAX), Offset(90)).expect("deleted").segments, 0);
+}
+
+#[test]
+fn a_timestamp_in_the_future_keeps_its_segment_and_all_after_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut log = log(directory.path(), |config| config.retention_ms = 50);
+    // All records are from the future of this clock.
+    assert_eq!(log.delete_old_segments(TimestampMs(10), Offset(90)).expect("deleted").segments, 0);
+    // Size counts all the same.
+    log.set_config(Arc::new(LogConfig { retention_bytes: 1000, ..LogConfig::clone(log.config()) }));
+    assert!(log.delete_old_segments(TimestampMs(10), Offset(90)).expect("deleted").segments > 0);
 }
 
 #[test]
