@@ -81,7 +81,7 @@ pub struct QuorumSettings {
     pub bootstrap_servers: Vec<HostPort>,
     /// `vltava.metadata.reserve.bytes`: room kept for the metadata log while its disk is full.
     pub metadata_reserve_bytes: u64,
-    /// `controller.quorum.election.timeout.ms`: without a leader for this long, a voter stands for election. 400 by
+    /// `controller.quorum.election.timeout.ms`: without a leader for this long, a voter stands for election. 500 by
     /// default, where Kafka has 1000.
     pub election_timeout: Duration,
 }
@@ -425,7 +425,7 @@ fn read_quorum(
     QuorumSettings {
         voters,
         bootstrap_servers,
-        election_timeout: reader.millis("controller.quorum.election.timeout.ms", 400),
+        election_timeout: reader.millis("controller.quorum.election.timeout.ms", 500),
         metadata_reserve_bytes: reader.long("vltava.metadata.reserve.bytes", 16_777_216).max(0).unsigned_abs(),
     }
 }

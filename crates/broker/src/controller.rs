@@ -23,6 +23,11 @@ pub trait Controller: Send + Sync + 'static {
         deadline: Instant,
     ) -> BoxFuture<'_, Result<ControllerResponse, ControllerUnavailable>>;
 
+    /// The active controller as this node knows it. A node that is alone never has another.
+    fn leader(&self) -> watch::Receiver<Option<BrokerId>> {
+        watch::channel(None).1
+    }
+
     /// What this node knows of the quorum.
     fn quorum_status(&self) -> QuorumStatus;
 

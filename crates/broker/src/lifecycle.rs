@@ -244,7 +244,9 @@ impl<R: Replicas> Session<R> {
     async fn keep(&mut self, broker_epoch: BrokerEpoch) -> Ended {
         let mut applied = self.replicas.applied_images();
         let offline_changed = self.replicas.offline_changed();
+        let mut leader = self.controller.leader();
         loop {
+            leader.mark_unchanged();
             let wants_shutdown = *self.shutdown_wanted.borrow_and_update();
             if wants_shutdown {
                 self.set_state(BrokerState::ShuttingDown);
@@ -279,6 +281,8 @@ impl<R: Replicas> Session<R> {
                 _ = self.shutdown_wanted.changed() => {}
                 // Leadership has to move. Others may fail with it: they are told together.
                 () = async { offline_changed.notified().await; sleep(IMPATIENT_INTERVAL).await } => {}
+                // A new controller knows nothing of this broker yet, and may have given it little time.
+                Ok(()) = leader.changed() => {}
                 () = sleep(pause) => {}
             }
         }
@@ -398,6 +402,7 @@ mod tests {
         log: Arc<Mutex<String>>,
         started_at: Instant,
         images: watch::Receiver<Arc<ClusterImage>>,
+        leader: watch::Receiver<Option<BrokerId>>,
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -470,6 +475,10 @@ mod tests {
             .boxed()
         }
 
+        fn leader(&self) -> watch::Receiver<Option<BrokerId>> {
+            self.leader.clone()
+        }
+
         fn quorum_status(&self) -> QuorumStatus {
             unreachable!("a lifecycle does not ask")
         }
@@ -525,6 +534,15 @@ mod tests {
 
     /// Lets a lifecycle run against the script for some milliseconds, then asks it to leave if told so.
     async fn run(script: &[Answer], run_ms: u64, leave: bool) -> String {
+        run_under(watch::channel(None).1, script, run_ms, leave).await
+    }
+
+    async fn run_under(
+        leader: watch::Receiver<Option<BrokerId>>,
+        script: &[Answer],
+        run_ms: u64,
+        leave: bool,
+    ) -> String {
         let settings = LifecycleSettings {
             heartbeat_interval: Duration::from_millis(500),
             session_timeout: Duration::from_millis(3000),
@@ -537,7 +555,7 @@ mod tests {
         let image = ClusterImage { offset: MetadataOffset(5), ..ClusterImage::default() };
         let (_image_sender, images) = watch::channel(Arc::new(image));
         let script = Mutex::new(script.to_vec());
-        let controller = Scripted { script, log: Arc::clone(&log), started_at, images: images.clone() };
+        let controller = Scripted { script, log: Arc::clone(&log), started_at, images: images.clone(), leader };
         let replicas = Logged { log: Arc::clone(&log), started_at, images };
         let endpoint = Endpoint { host: "a".to_owned(), port: 1, security_protocol: "PLAINTEXT".to_owned() };
         let registration = RegisterBroker {
@@ -589,6 +607,28 @@ mod tests {
             Running
         "#]]
         .assert_eq(&shown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beats_at_once_for_a_new_controller() {
+        use Answer::*;
+        let (leader_sender, leader) = watch::channel(Some(BrokerId(1)));
+        let election = async {
+            sleep(Duration::from_millis(650)).await;
+            leader_sender.send_replace(Some(BrokerId(2)));
+        };
+        let script = [Epoch(7), Unfenced, Unfenced, Unfenced, Unfenced];
+        let (shown, ()) = tokio::join!(run_under(leader, &script, 1600, false), election);
+        expect![[r#"
+              500 heartbeat of epoch 7 -> Unfenced
+                  unfenced, session until 3500
+              650 heartbeat of epoch 7 -> Unfenced
+                  unfenced, session until 3650
+             1150 heartbeat of epoch 7 -> Unfenced
+                  unfenced, session until 4150
+            Running
+        "#]]
+        .assert_eq(shown.strip_prefix(BEGINNING_SHOWN).expect("all begin alike"));
     }
 
     #[tokio::test(start_paused = true)]

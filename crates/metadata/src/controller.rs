@@ -121,10 +121,10 @@ impl Controller {
     }
 
     /// The controller before this one was silent for so long when this one took over, which is why there was an
-    /// election. That counts, or those whose leader it was would wait for an election and a whole session. At least half
-    /// a session is left: if it is alive, it has to find the new controller first.
+    /// election. That counts, or those whose leader it was would wait for an election and a whole session. At least a
+    /// quarter of a session is left: if it is alive, it has to find the new controller first, and beats as soon as it has.
     pub fn on_predecessor_silent(&mut self, predecessor: BrokerId, silent_ms: i64) {
-        let longest_ms = self.config.session_timeout_ms / 2;
+        let longest_ms = self.config.session_timeout_ms - self.config.session_timeout_ms / 4;
         self.sessions.shorten(predecessor, silent_ms.clamp(0, longest_ms));
     }
 
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_predecessors_silence_counts_up_to_half_a_session() {
+    fn a_predecessors_silence_counts_until_a_quarter_of_a_session_is_left() {
         let fenced_at = |silent_ms| {
             let mut controller = Controller::new(ControllerConfig::default());
             let image = small_cluster(&mut controller);
@@ -259,7 +259,7 @@ mod tests {
             controller.on_predecessor_silent(BrokerId(0), silent_ms);
             (0..100).map(|tick| tick * 100).find(|now_ms| !controller.tick(&image, *now_ms).is_empty())
         };
-        assert_eq!([0, 700, 60_000].map(fenced_at), [Some(2000), Some(1300), Some(1000)]);
+        assert_eq!([0, 700, 60_000].map(fenced_at), [Some(2000), Some(1300), Some(500)]);
     }
 
     proptest! {

@@ -77,7 +77,8 @@ pub(crate) struct ActiveController {
     pub events: mpsc::Receiver<Event>,
     /// For the probes that this starts.
     pub event_sender: mpsc::Sender<Event>,
-    /// How long a leader that no majority has acknowledged may still answer.
+    /// How long a leader that no majority has acknowledged may still answer. Shorter than the lease that followers
+    /// give it, so that it has stopped before another can be elected, whatever their clocks do.
     pub lease: Duration,
     pub started_at: Instant,
 }
@@ -156,6 +157,9 @@ impl ActiveController {
         if let Some((leader_id, silence)) = self.leader_contact.silence()
             && let Ok(predecessor) = i32::try_from(leader_id)
         {
+            // It may have answered its own broker for another lease, which went on serving then: its session begins
+            // with that, so that the broker has stopped before it is fenced (trap 15).
+            let silence = silence.saturating_sub(self.lease);
             let silent_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
             self.controller.on_predecessor_silent(BrokerId(predecessor), silent_ms);
         }

@@ -27,6 +27,7 @@ use crate::identity::Identity;
 use crate::log_store::LogStore;
 use crate::membership::{self, MAX_QUEUED_JOINS};
 use crate::network::Network;
+use crate::pre_vote::Backing;
 use crate::service::Service;
 use crate::session::{self, MAX_QUEUED_HEARTBEATS, SessionCall};
 use crate::state_machine::StateMachine;
@@ -52,7 +53,7 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(1);
 const HANDOVER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The default of [`QuorumConfig::election_timeout`]. Kafka's is 1000 ms.
-pub const DEFAULT_ELECTION_TIMEOUT: Duration = Duration::from_millis(400);
+pub const DEFAULT_ELECTION_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The default of [`QuorumConfig::snapshot_every`].
 pub const DEFAULT_SNAPSHOT_EVERY: u64 = 5000;
@@ -76,8 +77,8 @@ pub struct QuorumConfig {
     pub reserve_bytes: u64,
     /// `cluster.id`, if configured: refused if the quorum has another one.
     pub cluster_id: Option<String>,
-    /// `controller.quorum.election.timeout.ms`: a follower that hears nothing starts an election after between this
-    /// and twice this time.
+    /// `controller.quorum.election.timeout.ms`: a follower that hears nothing for so long lets others be elected, and
+    /// stands for election itself after between one and a half times and twice this time.
     pub election_timeout: Duration,
     /// Entries after which a snapshot is taken and the log before it may go.
     pub snapshot_every: u64,
@@ -405,7 +406,9 @@ async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet
     let state_machine =
         StateMachine::open(&config.metadata_log_dir, image_sender, Arc::clone(log_store.reserve())).await?;
     let raft_config = Arc::new(raft_config(&config)?);
-    let network = Network { identity: identity.clone() };
+    let patience = Duration::from_millis(raft_config.election_timeout_min);
+    let backing = Arc::new(Mutex::new(Backing::new(node_id, patience)));
+    let network = Network { identity: identity.clone(), backing: backing.clone() };
     let raft = Raft::new(node_id, raft_config, network, log_store.clone(), state_machine)
         .await
         .map_err(|error| StartError::Consensus(error.to_string()))?;
@@ -425,6 +428,7 @@ async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet
         requests: requests.clone(),
         events: events.clone(),
         leader_contact: Arc::clone(&leader_contact),
+        backing,
     });
     let routes = controller::add_routes(raft::add_routes(Routes::new(), service.clone()), service);
     let control_plane = Arc::new(server::serve(Plane::Control, routes));
@@ -437,7 +441,7 @@ async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet
         requests: request_queue,
         events: event_queue,
         event_sender: events,
-        lease: config.election_timeout,
+        lease: config.election_timeout / 2,
         started_at: Instant::now(),
     };
     tasks.spawn(active_controller.run());
@@ -479,9 +483,11 @@ fn raft_config(config: &QuorumConfig) -> Result<openraft::Config, StartError> {
     let election_timeout = millis(config.election_timeout);
     let raft_config = openraft::Config {
         cluster_name: "vltava".to_owned(),
-        heartbeat_interval: millis(HEARTBEAT_INTERVAL).min(election_timeout / 3).max(1),
-        election_timeout_min: election_timeout,
-        election_timeout_max: election_timeout.saturating_mul(2),
+        heartbeat_interval: millis(HEARTBEAT_INTERVAL).min(election_timeout / 4).max(1),
+        // OpenRaft takes the larger one for the lease of a leader, and waits for that to run out before it waits for a
+        // time drawn from between the two. The smaller one is also how long a request for a vote may take.
+        election_timeout_min: election_timeout / 2,
+        election_timeout_max: election_timeout,
         install_snapshot_timeout: 30_000,
         snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(config.snapshot_every),
         max_in_snapshot_log_to_keep: config.snapshot_every / 5,

@@ -15,12 +15,14 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use vltava_metadata::Endpoint;
-use vltava_peer::CallError;
 use vltava_peer::raft::{RaftClient, SnapshotHeader};
 
 use crate::encoding::encode_snapshot_meta;
 use crate::identity::Identity;
+use crate::pre_vote::{Backing, Candidacy};
 use crate::types::{Member, Snapshot, TypeConfig, Vote};
 use crate::wire;
 
@@ -33,19 +35,22 @@ const CANDIDATE_PATIENCE: Duration = Duration::from_millis(50);
 /// Makes the clients of one node.
 pub(crate) struct Network {
     pub identity: Arc<Identity>,
+    pub backing: Arc<Mutex<Backing>>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = PeerConnection;
 
     async fn new_client(&mut self, target: u64, member: &Member) -> PeerConnection {
-        PeerConnection { identity: self.identity.clone(), target, member: member.clone(), client: None }
+        let (identity, backing) = (self.identity.clone(), self.backing.clone());
+        PeerConnection { identity, backing, target, member: member.clone(), client: None }
     }
 }
 
 /// One node as Raft's sender sees it, with the directory that the membership recorded when the sender was made.
 pub(crate) struct PeerConnection {
     identity: Arc<Identity>,
+    backing: Arc<Mutex<Backing>>,
     target: u64,
     member: Member,
     /// With the endpoint it was made for.
@@ -109,6 +114,9 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         self.check_candidate().await?;
+        if !self.backing.lock().back(Candidacy::of(&request), Instant::now()) {
+            return Err(unreachable("this node backs another candidate"));
+        }
         let request = wire::vote_request_to_wire(self.envelope(), &request);
         let response = self.client().pre_vote(request, option.hard_ttl()).await.map_err(unreachable)?;
         wire::voted_from_wire(response).map_err(unreachable)
@@ -154,6 +162,6 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
     }
 }
 
-fn unreachable(error: CallError) -> RPCError<TypeConfig> {
+fn unreachable(error: impl ToString) -> RPCError<TypeConfig> {
     RPCError::Unreachable(Unreachable::from_string(error))
 }

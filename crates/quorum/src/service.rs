@@ -6,7 +6,9 @@ use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;
 use openraft::raft::AppendEntriesResponse as RaftAppendEntriesResponse;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use vltava_metadata::{Endpoint, codec};
 use vltava_peer::CallError;
 use vltava_peer::controller::{ControllerCall, ControllerHandler, ControllerReply};
@@ -22,6 +24,7 @@ use crate::encoding::decode_snapshot_meta;
 use crate::identity::{Identity, directory_from_wire, directory_to_wire, incarnation_to_wire, membership_index};
 use crate::log_store::LogStore;
 use crate::membership::Join;
+use crate::pre_vote::{Backing, Candidacy};
 use crate::types::{Member, Raft, Snapshot, SnapshotMeta, TypeConfig};
 use crate::{status, wire};
 
@@ -34,6 +37,7 @@ pub(crate) struct Service {
     pub requests: mpsc::Sender<Request>,
     pub events: mpsc::Sender<Event>,
     pub leader_contact: Arc<LeaderContact>,
+    pub backing: Arc<Mutex<Backing>>,
 }
 
 impl RaftHandler for Service {
@@ -58,7 +62,10 @@ impl RaftHandler for Service {
     async fn pre_vote(&self, request: VoteRequest) -> Result<VoteResponse, CallError> {
         self.admit(request.envelope.as_ref()).await?;
         self.check_candidate(request.envelope.as_ref())?;
-        let response = self.raft.pre_vote(wire::vote_request_from_wire(request)?).await.map_err(failed)?;
+        let request = wire::vote_request_from_wire(request)?;
+        let candidacy = Candidacy::of(&request);
+        let mut response = self.raft.pre_vote(request).await.map_err(failed)?;
+        response.vote_granted = response.vote_granted && self.backing.lock().back(candidacy, Instant::now());
         Ok(wire::voted_to_wire(&response))
     }
 

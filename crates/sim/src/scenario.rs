@@ -14,7 +14,7 @@ const PACE: Duration = Duration::from_millis(5);
 
 /// After so long without the other brokers nobody may act as leader: its session has run out, and before it a lease of
 /// the quorum if it led that.
-const LONGEST_ZOMBIE: Duration = Duration::from_millis(3000);
+const LONGEST_ZOMBIE: Duration = Duration::from_millis(2500);
 
 /// Values that must be acknowledged once the fault is over.
 const VALUES_AFTER_HEALING: usize = 30;

@@ -10,9 +10,6 @@ const SEEDS: std::ops::Range<u64> = 100..120;
 /// DESIGN's goal for a silent cut with default settings.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// If the quorum's votes were split (as with seed 266), there is another election first.
-const LONGEST_PAUSE_WITH_SPLIT_VOTE: Duration = Duration::from_secs(4);
-
 fn run(seed: u64, fault: Fault, victim: Victim) -> Outcome {
     show_events();
     let outcome = Scenario::new(seed, fault, victim).run();
@@ -56,14 +53,22 @@ fn nothing_acknowledged_is_lost_when_a_leader_is_cut_off_from_everybody() {
 
 #[test]
 fn any_fault_at_any_moment_loses_nothing() {
+    seeds().for_each(check_seed);
+}
+
+/// The timers of both followers run out in the same millisecond. Each encouraged the other, and neither was elected.
+#[test]
+fn writes_resume_in_time_when_both_followers_time_out_together() {
+    check_seed(266);
+}
+
+fn check_seed(seed: u64) {
     show_events();
-    for seed in seeds() {
-        let scenario = Scenario::from_seed(seed);
-        let outcome = scenario.run();
-        let (pause, recovery, led_both) = (outcome.history.longest_pause(), outcome.recovery, outcome.led_both);
-        println!("{scenario:?}: pause {pause:?}, recovery {recovery:?}, led both: {led_both}");
-        assert!(pause < LONGEST_PAUSE_WITH_SPLIT_VOTE, "seed {seed}: {pause:?}");
-    }
+    let scenario = Scenario::from_seed(seed);
+    let outcome = scenario.run();
+    let (pause, recovery, led_both) = (outcome.history.longest_pause(), outcome.recovery, outcome.led_both);
+    println!("{scenario:?}: pause {pause:?}, recovery {recovery:?}, led both: {led_both}");
+    assert!(pause < LONGEST_PAUSE, "seed {seed}: {pause:?}");
 }
 
 /// `VLTAVA_SEEDS=500..1000`, or what every change has to survive.

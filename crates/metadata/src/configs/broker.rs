@@ -62,7 +62,7 @@ pub(super) const TABLE: &[ConfigDef] = &[
     boolean("controller.quorum.auto.join.enable", "false", Low),
     list("controller.quorum.bootstrap.servers", "", High).honoured().says("Where the quorum can be found."),
     int("controller.quorum.election.backoff.max.ms", "1000", High),
-    int("controller.quorum.election.timeout.ms", "400", High)
+    int("controller.quorum.election.timeout.ms", "500", High)
         .honoured()
         .says("Without a leader for so long, a voter stands for election."),
     int("controller.quorum.fetch.max.bytes", "1048576", Low),

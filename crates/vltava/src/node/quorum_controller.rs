@@ -9,6 +9,7 @@ use vltava_broker::controller::{Controller, ControllerUnavailable, QuorumStatus,
 use vltava_metadata::ClusterImage;
 use vltava_metadata::controller::{ControllerRequest, ControllerResponse};
 use vltava_quorum::Handle;
+use vltava_types::BrokerId;
 
 pub struct QuorumController {
     quorum: Handle,
@@ -31,6 +32,10 @@ impl Controller for QuorumController {
         deadline: Instant,
     ) -> BoxFuture<'_, Result<ControllerResponse, ControllerUnavailable>> {
         Box::pin(async move { self.quorum.call(request, deadline).await.map_err(|_unavailable| ControllerUnavailable) })
+    }
+
+    fn leader(&self) -> watch::Receiver<Option<BrokerId>> {
+        self.quorum.leader()
     }
 
     fn quorum_status(&self) -> QuorumStatus {
