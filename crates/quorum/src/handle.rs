@@ -28,6 +28,7 @@ use crate::log_store::LogStore;
 use crate::membership::{self, MAX_QUEUED_JOINS};
 use crate::network::Network;
 use crate::pre_vote::Backing;
+use crate::retained::{self, MAX_RETAINED_BYTES};
 use crate::service::Service;
 use crate::session::{self, MAX_QUEUED_HEARTBEATS, SessionCall};
 use crate::state_machine::StateMachine;
@@ -449,6 +450,7 @@ async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet
     tasks.spawn(session::run(identity.clone(), raft.clone(), session_queue));
     tasks.spawn(follow_leader(raft.clone(), leader_sender));
     tasks.spawn(hold_elections(identity.clone(), raft.clone()));
+    tasks.spawn(retained::run(raft.clone(), log_store.clone(), MAX_RETAINED_BYTES));
     tasks.spawn(formation::run(identity.clone(), raft.clone(), log_store, config.cluster_id));
     Ok(Parts { identity, raft, control_plane, images, leader, requests, session })
 }

@@ -26,6 +26,7 @@ mod network;
 mod pre_vote;
 mod probe;
 mod reserve;
+mod retained;
 mod service;
 mod session;
 #[cfg(vltava_sim)]

@@ -5,7 +5,8 @@
 //! writer, in order: OpenRaft requires that votes and entries are never reordered. The writer appends whatever has
 //! queued up, waits once for the disk, and only then reports the entries as flushed (group commit).
 //!
-//! All entries that have not been purged are kept in memory too. Snapshots bound how many those are.
+//! All entries that have not been purged are kept in memory too. Snapshots bound how many those are, and [`crate::retained`]
+//! how many bytes.
 //!
 //! A crash at any point leaves the state file and a prefix of the log's writes; what was reported as flushed is in
 //! both. A purge is recorded in the state file before anything is removed, and completed at the next opening.
@@ -30,7 +31,7 @@ use vltava_types::{LeaderEpoch, Offset, TopicId, Uuid};
 use crate::encoding::{decode_payload, encode_payload};
 use crate::reserve::Reserve;
 use crate::state_file::{STATE_FILE, StateFile};
-use crate::types::{Entry, LogId, TypeConfig, Vote, log_id, term_of};
+use crate::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id, term_of};
 
 /// The directory of the metadata log within `metadata.log.dir`.
 pub(crate) const LOG_DIRECTORY: &str = "__cluster_metadata-0";
@@ -58,7 +59,32 @@ pub(crate) struct LogStore {
 /// What is in memory: ahead of the disk by what is queued.
 struct Shared {
     entries: BTreeMap<u64, Entry>,
+    /// What the entries take, by [`size_of_entry`].
+    bytes: usize,
     state: StateFile,
+}
+
+impl Shared {
+    fn new(entries: BTreeMap<u64, Entry>, state: StateFile) -> Self {
+        let bytes = size_of_entries(&entries);
+        Self { entries, bytes, state }
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        self.bytes += size_of_entry(&entry);
+        if let Some(replaced) = self.entries.insert(entry.log_id.index, entry) {
+            self.bytes -= size_of_entry(&replaced);
+        }
+    }
+
+    fn truncate(&mut self, end: u64) {
+        self.bytes -= size_of_entries(&self.entries.split_off(&end));
+    }
+
+    fn purge(&mut self, last: u64) {
+        let retained = self.entries.split_off(&(last + 1));
+        self.bytes -= size_of_entries(&std::mem::replace(&mut self.entries, retained));
+    }
 }
 
 impl LogStore {
@@ -70,7 +96,7 @@ impl LogStore {
         let directory = metadata_log_dir.join(LOG_DIRECTORY);
         let (disk, entries) = task::blocking(move || Disk::open(directory, node_id, reserve_bytes)).await?;
         let reserve = Arc::clone(&disk.reserve);
-        let shared = Arc::new(Mutex::new(Shared { entries, state: disk.state.clone() }));
+        let shared = Arc::new(Mutex::new(Shared::new(entries, disk.state.clone())));
         let (writes, queue) = mpsc::channel(MAX_QUEUED_WRITES);
         task::spawn(write_in_order(disk, queue));
         Ok(Self { shared, writes, reserve })
@@ -90,6 +116,21 @@ impl LogStore {
     pub fn is_pristine(&self) -> bool {
         let shared = self.shared.lock();
         shared.entries.is_empty() && shared.state.vote.is_none() && shared.state.purged.is_none()
+    }
+
+    /// If the entries in memory take more than `max` bytes: the last one of those that have to go so that `kept` bytes
+    /// remain.
+    pub fn oversized(&self, max: usize, kept: usize) -> Option<u64> {
+        let shared = self.shared.lock();
+        if shared.bytes <= max {
+            return None;
+        }
+        let mut newer = 0;
+        let too_old = |entry: &&Entry| {
+            newer += size_of_entry(entry);
+            newer > kept
+        };
+        shared.entries.values().rev().find(too_old).map(|entry| entry.log_id.index)
     }
 
     /// This node has become part of a cluster. Durable on return.
@@ -165,7 +206,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             for entry in entries {
                 first_index.get_or_insert(entry.log_id.index);
                 batches.extend_from_slice(&encode_entry(&entry));
-                shared.entries.insert(entry.log_id.index, entry);
+                shared.insert(entry);
             }
         }
         let Some(first_index) = first_index else {
@@ -178,14 +219,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
         let end = last_log_id.map_or(0, |last| last.index + 1);
-        self.shared.lock().entries.split_off(&end);
+        self.shared.lock().truncate(end);
         self.write(|done| Write::Truncate { end, done }).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
         {
             let mut shared = self.shared.lock();
-            shared.entries = shared.entries.split_off(&(log_id.index + 1));
+            shared.purge(log_id.index);
             shared.state.purged = Some(log_id);
         }
         self.write(|done| Write::Purge { log_id, done }).await
@@ -446,6 +487,19 @@ fn remove_unused(directory: &Path) -> io::Result<()> {
     fs::remove_dir_all(directory)
 }
 
+/// What an entry takes in memory, about.
+fn size_of_entry(entry: &Entry) -> usize {
+    let records = match &entry.payload {
+        Payload::Normal(set) => set.records.len(),
+        Payload::Membership(_) | Payload::Blank => 0,
+    };
+    size_of::<Entry>() + records
+}
+
+fn size_of_entries(entries: &BTreeMap<u64, Entry>) -> usize {
+    entries.values().map(size_of_entry).sum()
+}
+
 fn encode_entry(entry: &Entry) -> Bytes {
     let term = i32::try_from(term_of(&entry.log_id)).expect("terms stay far below 2^31");
     let mut builder = BatchBuilder::new().base_offset(offset(entry.log_id.index)).leader_epoch(LeaderEpoch(term));
@@ -585,6 +639,28 @@ mod tests {
         assert!(!store.is_pristine());
         let entries = store.try_get_log_entries(4..=4).await.expect("readable");
         assert_eq!(entries, [entry(2, 4)]);
+    }
+
+    #[tokio::test]
+    async fn what_entries_take_in_memory_is_known() {
+        let sized = |index, length| {
+            let records = Bytes::from(vec![0; length]);
+            Entry { log_id: log_id(1, index), payload: Payload::Normal(RecordSet { term: 1, records }) }
+        };
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut store = open(directory.path()).await;
+        append(&mut store, (0..10).map(|index| sized(index, 10_000))).await.expect("appended");
+        assert_eq!(store.oversized(110_000, 25_000), None);
+        assert_eq!(store.oversized(100_000, 25_000), Some(7));
+        assert_eq!(store.oversized(100_000, 0), Some(9));
+        store.truncate_after(Some(log_id(1, 8))).await.expect("truncated");
+        assert_eq!(store.oversized(100_000, 25_000), None);
+        assert_eq!(store.oversized(90_000, 25_000), Some(6));
+        store.purge(log_id(1, 6)).await.expect("purged");
+        assert_eq!(store.oversized(90_000, 25_000), None);
+        assert_eq!(store.oversized(20_000, 15_000), Some(7));
+        drop(store);
+        assert_eq!(open(directory.path()).await.oversized(20_000, 15_000), Some(7));
     }
 
     #[tokio::test]
