@@ -20,8 +20,7 @@ pub struct Connection {
     pub limit: Duration,
 }
 
-/// Settings of a client that have no effect here, or none yet, are passed over; those that would make the connection
-/// another one than was asked for are refused.
+/// The only `security.protocol` so far.
 const PLAINTEXT: &str = "PLAINTEXT";
 
 impl Connection {
@@ -31,7 +30,8 @@ impl Connection {
         Self::from_settings(bootstrap, &settings)
     }
 
-    /// The same from settings that are already read.
+    /// The same from settings that are already read. What has no effect here is passed over; what would make the
+    /// connection another one than was asked for is refused.
     pub fn from_settings(bootstrap: &str, settings: &BTreeMap<String, String>) -> Result<Self, Failure> {
         let mut options = Options::default();
         if let Some(protocol) = settings.get("security.protocol").filter(|protocol| *protocol != PLAINTEXT) {

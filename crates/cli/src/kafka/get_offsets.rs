@@ -33,27 +33,25 @@ const OPTIONS: &[OptionSpec] = &[
 ];
 
 pub async fn run(arguments: &[String], console: &mut Console<'_>) -> Result<u8, Failure> {
-    get(arguments, console).await.map_err(|failure| match failure {
-        // Usage is told as it is, everything else as an error.
-        Failure::Message(message) if !message.contains("\nOption ") => {
-            Failure::Message(format!("Error occurred: {message}"))
-        }
-        failure => failure,
-    })
-}
-
-async fn get(arguments: &[String], console: &mut Console<'_>) -> Result<u8, Failure> {
     let options = Options::parse(OPTIONS, arguments)?;
     if let Some(code) = options.help_or_version(console, "An interactive shell for getting topic-partition offsets.")? {
         return Ok(code);
     }
+    if !options.has("broker-list") {
+        options.require(&["bootstrap-server"])?;
+    }
+    match get(&options, console).await {
+        Ok(()) => Ok(0),
+        Err(Failure::Message(message)) => Err(Failure::Message(format!("Error occurred: {message}"))),
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn get(options: &Options, console: &mut Console<'_>) -> Result<(), Failure> {
     let bootstrap = match options.value("bootstrap-server")? {
         Some(bootstrap) => bootstrap,
         None => options.value("broker-list")?.unwrap_or_default(),
     };
-    if bootstrap.is_empty() {
-        options.require(&["bootstrap-server"])?;
-    }
     if options.has("topic-partitions") && (options.has("topic") || options.has("partitions")) {
         let message = "--topic-partitions cannot be used with --topic or --partitions";
         return Err(Failure::Message(message.to_owned()));
@@ -97,7 +95,7 @@ async fn get(arguments: &[String], console: &mut Console<'_>) -> Result<u8, Fail
     for (_, line) in lines {
         console.line(line)?;
     }
-    Ok(0)
+    Ok(())
 }
 
 /// Which partitions of which topics.
