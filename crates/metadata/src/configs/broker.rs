@@ -151,7 +151,7 @@ pub(super) const TABLE: &[ConfigDef] = &[
     int("group.streams.min.session.timeout.ms", "45000", Medium),
     int("group.streams.num.standby.replicas", "0", Medium),
     int("group.streams.session.timeout.ms", "45000", Medium),
-    int("initial.broker.registration.timeout.ms", "60000", Medium).honoured(),
+    int("initial.broker.registration.timeout.ms", "60000", Medium),
     unset_string("inter.broker.listener.name", Medium)
         .honoured()
         .says("The listener that brokers use among themselves."),
@@ -240,9 +240,11 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .honoured()
         .says("A log is flushed to disk after so many records."),
     unset_long("log.flush.interval.ms", High).cluster_wide().honoured().says("A log is flushed to disk after so long."),
-    int("log.flush.offset.checkpoint.interval.ms", "60000", High).honoured(),
+    int("log.flush.offset.checkpoint.interval.ms", "60000", High).honoured()
+        .says("How often recovery points are written, from which recovery after a crash begins."),
     long("log.flush.scheduler.interval.ms", "9223372036854775807", High).cluster_wide().honoured(),
-    int("log.flush.start.offset.checkpoint.interval.ms", "60000", High).honoured(),
+    int("log.flush.start.offset.checkpoint.interval.ms", "60000", High).honoured()
+        .says("How often the first offsets of logs are written down."),
     int("log.index.interval.bytes", "4096", Medium)
         .at_least(0)
         .cluster_wide()
@@ -322,7 +324,8 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .honoured()
         .says("The most connections from one address."),
     string("max.connections.per.ip.overrides", "", Medium).cluster_wide(),
-    int("max.incremental.fetch.session.cache.slots", "1000", Medium).at_least(0).honoured(),
+    int("max.incremental.fetch.session.cache.slots", "1000", Medium).at_least(0).honoured()
+        .says("The most incremental fetch sessions (KIP-227) that the broker keeps."),
     int("max.request.partition.size.limit", "2000", Medium),
     int("message.max.bytes", "1048588", High)
         .at_least(0)
@@ -369,9 +372,12 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .at_least(0)
         .honoured()
         .says("The most metadata of one committed offset."),
-    int("offsets.commit.timeout.ms", "5000", High).at_least(1).honoured(),
-    int("offsets.load.buffer.size", "5242880", High).at_least(1).honoured(),
-    long("offsets.retention.check.interval.ms", "600000", High).at_least(1).honoured(),
+    int("offsets.commit.timeout.ms", "5000", High).at_least(1).honoured()
+        .says("How long a write to the offsets topic may wait for its replicas."),
+    int("offsets.load.buffer.size", "5242880", High).at_least(1).honoured()
+        .says("How much a group coordinator reads at a time while it loads a partition of the offsets topic."),
+    long("offsets.retention.check.interval.ms", "600000", High).at_least(1).honoured()
+        .says("How often expired offsets are looked for."),
     int("offsets.retention.minutes", "10080", High)
         .at_least(1)
         .honoured()
@@ -444,9 +450,11 @@ pub(super) const TABLE: &[ConfigDef] = &[
     int("replica.fetch.backoff.ms", "1000", Medium).at_least(0),
     int("replica.fetch.max.bytes", "1048576", Medium).at_least(0),
     int("replica.fetch.min.bytes", "1", High),
-    int("replica.fetch.response.max.bytes", "10485760", Medium).at_least(0).honoured(),
+    int("replica.fetch.response.max.bytes", "10485760", Medium).at_least(0).honoured()
+        .says("The most bytes under way on one replica stream."),
     int("replica.fetch.wait.max.ms", "500", High),
-    long("replica.high.watermark.checkpoint.interval.ms", "5000", High).honoured(),
+    long("replica.high.watermark.checkpoint.interval.ms", "5000", High).honoured()
+        .says("How often high watermarks are written down."),
     long("replica.lag.time.max.ms", "30000", High)
         .honoured()
         .says("A follower that was not caught up for so long leaves the ISR."),
@@ -515,7 +523,8 @@ pub(super) const TABLE: &[ConfigDef] = &[
     int("sasl.server.max.receive.size", "524288", Medium),
     string("security.inter.broker.protocol", "PLAINTEXT", Medium)
         .one_of(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])
-        .honoured(),
+        .honoured()
+        .says("The protocol of the listener that brokers use among themselves, where inter.broker.listener.name is not set."),
     unset_string("security.providers", Low),
     long("server.max.startup.time.ms", "9223372036854775807", Medium).internal(),
     int("share.coordinator.append.linger.ms", "-1", Medium),
@@ -598,6 +607,9 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .cluster_wide()
         .honoured()
         .says("Whether a replica acknowledges a batch once it is on disk, or once it is in the page cache."),
+    string("vltava.http.listener", "localhost:9644", Medium)
+        .honoured()
+        .says("Where /livez, /readyz and /metrics are served, as host:port. Empty for nowhere."),
     long("vltava.metadata.reserve.bytes", "16777216", Medium)
         .at_least(0)
         .honoured()
