@@ -103,7 +103,7 @@ def listens(port: int) -> bool:
 
 
 def test_three_brokers_start_stop_on_ctrl_c_and_have_the_same_data_next_time(command):
-    port = base_port(6)
+    port = base_port(9)
     arguments = ("cluster", "--brokers", 3, "--data-dir", "data", "--base-port", port)
     first = command(*arguments)
     line = first.first_line()
@@ -124,7 +124,7 @@ def test_three_brokers_start_stop_on_ctrl_c_and_have_the_same_data_next_time(com
 
 
 def test_brokers_end_with_a_parent_that_is_killed(command):
-    parent = command("cluster", "--brokers", 3, "--data-dir", "data", "--base-port", base_port(6))
+    parent = command("cluster", "--brokers", 3, "--data-dir", "data", "--base-port", base_port(9))
     parent.first_line()
     brokers = parent.children()
     parent.process.kill()
@@ -132,7 +132,7 @@ def test_brokers_end_with_a_parent_that_is_killed(command):
 
 
 def test_a_broker_that_dies_is_reported_and_the_others_go_on(command):
-    parent = command("cluster", "--brokers", 3, "--data-dir", "data", "--base-port", base_port(6))
+    parent = command("cluster", "--brokers", 3, "--data-dir", "data", "--base-port", base_port(9))
     bootstrap = parent.first_line().partition("=")[2]
     os.kill(parent.children()[0], signal.SIGKILL)
     wait_for("a report", lambda: "ended by itself" in parent.errors.read_text())
@@ -141,7 +141,7 @@ def test_a_broker_that_dies_is_reported_and_the_others_go_on(command):
 
 
 def test_a_port_that_is_taken_is_told_in_plain_words(command):
-    port = base_port(6)
+    port = base_port(9)
     arguments = ("cluster", "--brokers", 1, "--base-port", port)
     command(*arguments, "--data-dir", "one").first_line()
     second = command(*arguments, "--data-dir", "two")

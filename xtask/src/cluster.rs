@@ -42,7 +42,7 @@ impl LocalCluster {
         if data.exists() {
             std::fs::remove_dir_all(&data).with_context(|| format!("cannot empty {}", data.display()))?;
         }
-        let port = free_ports(6).context("no six free ports in a row")?;
+        let port = free_ports(9).context("no nine free ports in a row")?;
         command
             .args(["cluster", "--brokers", "3", "--base-port", &port.to_string(), "--data-dir"])
             .arg(&data)

@@ -48,6 +48,8 @@ pub struct BrokerConfig {
     pub topics: TopicSettings,
     pub groups: GroupSettings,
     pub producers: ProducerSettings,
+    /// `vltava.http.listener`; `None` if it is set to nothing.
+    pub http: Option<HttpListener>,
     /// The properties as given, for configs that are resolved with dynamic ones and for DescribeConfigs
     /// (`STATIC_BROKER_CONFIG`).
     pub properties: BTreeMap<String, String>,
@@ -111,8 +113,6 @@ pub struct LifecycleSettings {
     /// `broker.session.timeout.ms`; 2000 by default, where Kafka has 9000: four heartbeats, and so short that after
     /// a silent network cut even a broker that was the controller too is replaced in under three seconds.
     pub session_timeout: Duration,
-    /// `initial.broker.registration.timeout.ms`.
-    pub initial_registration_timeout: Duration,
     /// `controlled.shutdown.enable`.
     pub controlled_shutdown: bool,
     /// `vltava.controlled.shutdown.timeout.ms`: how long leadership may take to move away before the process ends anyway.
@@ -205,6 +205,14 @@ pub struct GroupSettings {
     pub offsets_load_buffer_bytes: usize,
 }
 
+/// Where probes and Prometheus ask (`vltava.http.listener`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpListener {
+    pub address: HostPort,
+    /// Nobody asked for it, so that a broker starts without it where the port is taken.
+    pub is_default: bool,
+}
+
 /// Idempotent producers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProducerSettings {
@@ -268,12 +276,12 @@ fn read(reader: &mut Reader<'_>, properties: &BTreeMap<String, String>, host_nam
     if node_id.value() < 0 {
         reader.problem("node.id must not be negative".to_owned());
     }
-    let roles = read_roles(reader);
+    let voters = read_voters(reader);
+    let roles = read_roles(reader, voters.is_empty() || voters.contains_key(&node_id));
     let protocols = security_protocols(reader);
     let bound = parse_listeners(reader, "listeners", "PLAINTEXT://localhost:9092");
     let advertised = parse_listeners(reader, "advertised.listeners", "");
     let controller_names = reader.list("controller.listener.names", "");
-    let voters = read_voters(reader);
     let listeners = client_listeners(reader, &bound, &advertised, &controller_names, &protocols, host_name);
     let inter_broker_listener = read_inter_broker_listener(reader, roles, &listeners);
     let peer = peer_listener(
@@ -309,14 +317,17 @@ fn read(reader: &mut Reader<'_>, properties: &BTreeMap<String, String>, host_nam
         replication: read_replication(reader),
         topics: read_topics(reader),
         groups: read_groups(reader),
+        http: read_http(reader),
         producers: ProducerSettings { producer_id_expiration: reader.millis("producer.id.expiration.ms", 86_400_000) },
         properties: properties.clone(),
     })
 }
 
-fn read_roles(reader: &mut Reader<'_>) -> Roles {
+/// Left unset, they follow from the voters: members of a StatefulSet that all have the same settings vote if they are
+/// listed, and are brokers only if they came later.
+fn read_roles(reader: &mut Reader<'_>, may_vote: bool) -> Roles {
     let mut roles = Roles { broker: false, controller: false };
-    for role in reader.list("process.roles", "broker,controller") {
+    for role in reader.list("process.roles", if may_vote { "broker,controller" } else { "broker" }) {
         match role.as_str() {
             "broker" => roles.broker = true,
             "controller" => roles.controller = true,
@@ -354,6 +365,17 @@ fn read_inter_broker_listener(reader: &mut Reader<'_>, roles: Roles, listeners: 
         ));
     }
     name
+}
+
+fn read_http(reader: &mut Reader<'_>) -> Option<HttpListener> {
+    let name = "vltava.http.listener";
+    let is_default = reader.raw(name).is_none();
+    let text = if is_default { "localhost:9644".to_owned() } else { reader.text(name)? };
+    let address = bare_host_port(&text);
+    if address.is_none() {
+        reader.problem(format!("{name} is {text:?}; it is written host:port"));
+    }
+    Some(HttpListener { address: address?, is_default })
 }
 
 fn read_voters(reader: &mut Reader<'_>) -> BTreeMap<BrokerId, HostPort> {
@@ -484,7 +506,6 @@ fn read_lifecycle(reader: &mut Reader<'_>) -> LifecycleSettings {
     LifecycleSettings {
         heartbeat_interval,
         session_timeout,
-        initial_registration_timeout: reader.millis("initial.broker.registration.timeout.ms", 60_000),
         controlled_shutdown: reader.boolean("controlled.shutdown.enable", true),
         controlled_shutdown_timeout: reader.millis("vltava.controlled.shutdown.timeout.ms", 10_000),
     }

@@ -20,6 +20,7 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use tokio::io::AsyncRead;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 use vltava_host::net::TcpStream;
 use vltava_host::task;
@@ -158,7 +159,10 @@ async fn next_frame<R: AsyncRead + Unpin>(
     }
 }
 
+/// Begins a request, and times it until its answer is there.
 async fn begin(broker: &Arc<Broker>, info: &ConnectionInfo, header: &Header, body: Bytes) -> Result<Answer, Refusal> {
+    let begun = Instant::now();
+    let api = header.api.name();
     let context = RequestContext {
         broker,
         image: broker.image(),
@@ -166,7 +170,17 @@ async fn begin(broker: &Arc<Broker>, info: &ConnectionInfo, header: &Header, bod
         client_id: header.client_id.as_deref(),
         connection: info,
     };
-    api::dispatch(&context, header, body).await
+    let answer = api::dispatch(&context, header, body).await?;
+    let Answer::Later(later) = answer else {
+        broker.metrics.on_answered(api, begun.elapsed());
+        return Ok(answer);
+    };
+    let metrics = broker.metrics.clone();
+    Ok(Answer::Later(Box::pin(async move {
+        let answer = later.await;
+        metrics.on_answered(api, begun.elapsed());
+        answer
+    })))
 }
 
 fn client_name(header: &Header) -> String {

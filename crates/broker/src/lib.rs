@@ -16,6 +16,7 @@ mod fenced_lately;
 mod fetch_sessions;
 mod isr;
 pub mod lifecycle;
+pub mod metrics;
 pub mod partition;
 mod partition_config;
 mod producer_ids;
@@ -42,6 +43,7 @@ use crate::controller::Controller;
 use crate::coordinator::GroupCoordinators;
 use crate::fenced_lately::FencedLately;
 use crate::fetch_sessions::FetchSessions;
+use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::replica_manager::ReplicaManager;
 use crate::topic_creation::TopicCreation;
@@ -54,6 +56,7 @@ pub struct Broker {
     pub replicas: Arc<ReplicaManager>,
     pub groups: Arc<GroupCoordinators>,
     pub topic_creation: TopicCreation,
+    pub metrics: Metrics,
     fenced_lately: FencedLately,
     fetch_sessions: Mutex<FetchSessions>,
     producer_ids: ProducerIds,
@@ -76,6 +79,7 @@ impl Broker {
             controller,
             replicas,
             topic_creation: TopicCreation::default(),
+            metrics: Metrics::default(),
             producer_ids: ProducerIds::default(),
         })
     }

@@ -546,7 +546,6 @@ mod tests {
         let settings = LifecycleSettings {
             heartbeat_interval: Duration::from_millis(500),
             session_timeout: Duration::from_millis(3000),
-            initial_registration_timeout: Duration::from_secs(60),
             controlled_shutdown: true,
             controlled_shutdown_timeout: Duration::from_secs(5),
         };

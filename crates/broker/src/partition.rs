@@ -12,7 +12,7 @@ mod read;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -177,6 +177,9 @@ pub struct Surroundings {
     pub started: Instant,
     /// Rung when a replica or a disk stops working, or works again: the controller should hear of it soon.
     pub offline_changed: Arc<Notify>,
+    /// Changes of the ISR that the controller accepted from this broker.
+    pub isr_shrinks: AtomicU64,
+    pub isr_expansions: AtomicU64,
 }
 
 impl Surroundings {
@@ -191,6 +194,8 @@ impl Surroundings {
             cut_off: Mutex::default(),
             started: Instant::now(),
             offline_changed: Arc::default(),
+            isr_shrinks: AtomicU64::new(0),
+            isr_expansions: AtomicU64::new(0),
         })
     }
 
@@ -244,6 +249,15 @@ pub struct Partition {
     state: Mutex<State>,
     /// Rung, for everybody, whenever an acknowledgement may have become possible or impossible.
     acknowledged: Notify,
+    traffic: Traffic,
+}
+
+/// What clients wrote and read since this replica was opened.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    pub produced_records: AtomicU64,
+    pub produced_bytes: AtomicU64,
+    pub fetched_bytes: AtomicU64,
 }
 
 /// What changes, in one place and under one lock.
@@ -353,6 +367,7 @@ impl Partition {
             begins_anew: AtomicBool::new(false),
             state: Mutex::new(state),
             acknowledged: Notify::new(),
+            traffic: Traffic::default(),
         })
     }
 
@@ -365,6 +380,11 @@ impl Partition {
     #[must_use]
     pub const fn name(&self) -> &PartitionName {
         &self.name
+    }
+
+    #[must_use]
+    pub const fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// The disk that holds the log.

@@ -88,6 +88,13 @@ pub struct LogDirStatus {
     pub partitions: Vec<Arc<Partition>>,
 }
 
+/// Changes of ISRs that the controller accepted from this broker since it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IsrChanges {
+    pub shrinks: u64,
+    pub expansions: u64,
+}
+
 impl ReplicaManager {
     /// Opens and recovers all logs. Nothing is served until [`ReplicaManager::on_registered`].
     ///
@@ -198,6 +205,14 @@ impl ReplicaManager {
             partitions: vec![],
         });
         self.disks.iter().map(status).chain(failed_at_start).collect()
+    }
+
+    #[must_use]
+    pub fn isr_changes(&self) -> IsrChanges {
+        IsrChanges {
+            shrinks: self.surroundings.isr_shrinks.load(Ordering::Relaxed),
+            expansions: self.surroundings.isr_expansions.load(Ordering::Relaxed),
+        }
     }
 
     /// Directories that failed since start-up, for heartbeats.

@@ -48,14 +48,15 @@ struct Plan {
     log_file: PathBuf,
 }
 
-/// Node ids from 1; client ports from the base port; the ports of the quorum after those of the clients.
+/// Node ids from 1; client ports from the base port; the ports of the quorum after those of the clients, and
+/// then those for probes and metrics.
 fn plan(arguments: &ClusterArguments) -> anyhow::Result<Vec<Plan>> {
     let count = arguments.brokers;
     let host = match arguments.host {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("[{address}]"),
     };
-    let last_port = u32::from(arguments.base_port) + 2 * u32::from(count) - 1;
+    let last_port = u32::from(arguments.base_port) + 3 * u32::from(count) - 1;
     ensure!(
         arguments.base_port > 0 && last_port <= u32::from(u16::MAX),
         "ports {} to {last_port} are needed, which is out of range: choose another --base-port",
@@ -67,6 +68,7 @@ fn plan(arguments: &ClusterArguments) -> anyhow::Result<Vec<Plan>> {
     }
     let data_dir = std::path::absolute(&arguments.data_dir)?;
     let peer_port = |index: u16| arguments.base_port + count + index;
+    let http_port = |index: u16| arguments.base_port + 2 * count + index;
     let voters: Vec<String> = (0..count).map(|index| format!("{}@{host}:{}", index + 1, peer_port(index))).collect();
     let plans = (0..count).map(|index| {
         let node_id = index + 1;
@@ -82,6 +84,7 @@ fn plan(arguments: &ClusterArguments) -> anyhow::Result<Vec<Plan>> {
             ("controller.listener.names", "CONTROLLER".to_owned()),
             ("controller.quorum.voters", voters.join(",")),
             ("log.dirs", directory.join("data").display().to_string()),
+            ("vltava.http.listener", format!("{host}:{}", http_port(index))),
             ("default.replication.factor", count.min(3).to_string()),
             // When all stop at once, the last ones have nobody left to hand over to.
             ("vltava.controlled.shutdown.timeout.ms", "5000".to_owned()),
@@ -104,7 +107,7 @@ fn plan(arguments: &ClusterArguments) -> anyhow::Result<Vec<Plan>> {
 
 /// Someone else's broker on one of our ports would answer in the place of ours.
 async fn check_ports(arguments: &ClusterArguments) -> anyhow::Result<()> {
-    for port in arguments.base_port..arguments.base_port + 2 * arguments.brokers {
+    for port in arguments.base_port..arguments.base_port + 3 * arguments.brokers {
         if let Err(error) = net::bind(&arguments.host.to_string(), port).await {
             bail!("port {port} cannot be used ({error}): choose another --base-port");
         }

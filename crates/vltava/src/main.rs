@@ -2,6 +2,8 @@
 
 mod cluster;
 mod environment;
+mod health;
+mod http;
 mod logging;
 mod ready;
 mod serve;
@@ -29,6 +31,8 @@ struct Arguments {
 enum Command {
     /// Run one node. Without a file it is a single broker on localhost:9092 with its data in ./vltava-data.
     Serve(ServeArguments),
+    /// Ask a node on this machine whether it lives (the default) or is ready; the exit code tells.
+    Health(HealthArguments),
     /// Run a cluster of several broker processes on this machine, until Ctrl-C.
     Cluster(ClusterArguments),
     #[command(flatten)]
@@ -49,6 +53,19 @@ pub struct ServeArguments {
     /// End when this process, which must be the parent, ends.
     #[arg(long, value_name = "PID", hide = true)]
     parent: Option<i32>,
+}
+
+#[derive(clap::Args)]
+pub struct HealthArguments {
+    /// Whether the node serves and all its replicas are in sync.
+    #[arg(long, conflicts_with = "live")]
+    ready: bool,
+    /// Whether the process is alive; it is while it recovers its logs.
+    #[arg(long)]
+    live: bool,
+    /// The node's vltava.http.listener.
+    #[arg(long, env = "KAFKA_VLTAVA_HTTP_LISTENER", default_value = "localhost:9644", value_name = "HOST:PORT")]
+    address: String,
 }
 
 #[derive(clap::Args)]
@@ -83,6 +100,7 @@ fn main() -> ExitCode {
             logging::init();
             serve::run(&arguments)
         }
+        Command::Health(arguments) => health::run(&arguments),
         Command::Cluster(arguments) => {
             logging::init();
             cluster::run(&arguments)

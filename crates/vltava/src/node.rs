@@ -7,7 +7,9 @@
 
 mod directories;
 mod late_replicas;
+pub mod metrics;
 mod quorum_controller;
+mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +30,17 @@ use vltava_peer::server::{Acceptor, Routes};
 use vltava_peer::{Plane, replica, server};
 use vltava_quorum::{DEFAULT_SNAPSHOT_EVERY, Handle, QuorumConfig};
 use vltava_storage::LogDir;
-use vltava_types::IncarnationId;
+use vltava_types::{BrokerId, IncarnationId};
 
 use directories::Directories;
 use late_replicas::LateReplicas;
 use quorum_controller::QuorumController;
+use view::BrokerView;
+pub use view::{NodeView, Unready};
 
 /// A running node.
 pub struct Node {
+    node_id: BrokerId,
     quorum: Handle,
     listeners: Listeners,
     broker: Option<RunningBroker>,
@@ -52,6 +57,7 @@ struct Listeners {
 
 /// What a node with the broker role runs besides its member of the quorum.
 struct RunningBroker {
+    broker: Arc<Broker>,
     replicas: Arc<ReplicaManager>,
     lifecycle: Lifecycle,
     /// Lets clients in.
@@ -75,7 +81,7 @@ impl Node {
         let listeners = Listeners::bind(&config, acceptor).await?;
         let directories = claim_directories(&config, &quorum, directories).await?;
         let Directories { logs, metadata } = directories;
-        let mut node = Self { quorum, listeners, broker: None, _metadata_directory: metadata };
+        let mut node = Self { node_id: config.node_id, quorum, listeners, broker: None, _metadata_directory: metadata };
         if config.roles.broker {
             let controller: Arc<dyn Controller> = Arc::new(QuorumController::new(node.quorum.clone()));
             let manager = ReplicaManager::open(Arc::clone(&config), Arc::clone(&controller), logs)
@@ -84,9 +90,9 @@ impl Node {
             replicas.set(Arc::clone(&manager));
             let lifecycle = Lifecycle::start(&config, &controller, &manager, incarnation_id);
             let broker = Broker::new(config, controller, Arc::clone(&manager));
-            let opening =
-                task::spawn(open_when_running(lifecycle.state(), Arc::clone(&node.listeners.clients), broker));
-            node.broker = Some(RunningBroker { replicas: manager, lifecycle, opening });
+            let clients = Arc::clone(&node.listeners.clients);
+            let opening = task::spawn(open_when_running(lifecycle.state(), clients, Arc::clone(&broker)));
+            node.broker = Some(RunningBroker { broker, replicas: manager, lifecycle, opening });
         }
         Ok(node)
     }
@@ -106,6 +112,16 @@ impl Node {
             reason = self.quorum.failed() => anyhow::anyhow!("the metadata quorum's member failed: {reason}"),
             reason = logs_failed => anyhow::anyhow!("{reason}"),
         }
+    }
+
+    /// What probes and metrics see of the node.
+    #[must_use]
+    pub fn view(&self) -> NodeView {
+        let broker = self
+            .broker
+            .as_ref()
+            .map(|running| BrokerView { broker: Arc::clone(&running.broker), state: running.lifecycle.state() });
+        NodeView { node_id: self.node_id, quorum: self.quorum.clone(), broker }
     }
 
     /// Moves leadership away, then closes everything in order.

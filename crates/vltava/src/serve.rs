@@ -6,8 +6,10 @@ use anyhow::Context as _;
 use vltava_broker::config::{BrokerConfig, Durability};
 
 use crate::ServeArguments;
+use crate::http::{self, Phase};
 use crate::settings;
 use crate::signals::Signals;
+use tokio::sync::watch;
 use vltava::node::Node;
 
 /// Beyond the time that controlled shutdown may take, what closing logs may take before the process ends anyway.
@@ -32,6 +34,8 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<()> {
 async fn serve(config: BrokerConfig) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let limit = config.lifecycle.controlled_shutdown_timeout + CLOSE_TIMEOUT;
+    let (phase, phases) = watch::channel(Phase::Starting);
+    http::start(config.http.as_ref(), phases).await?;
     let mut node = tokio::select! {
         biased;
         signal = signals.next() => {
@@ -40,6 +44,7 @@ async fn serve(config: BrokerConfig) -> anyhow::Result<()> {
         }
         node = Node::start(config) => node?,
     };
+    phase.send_replace(Phase::Up(node.view()));
     let failure = tokio::select! {
         biased;
         signal = signals.next() => {
@@ -48,6 +53,8 @@ async fn serve(config: BrokerConfig) -> anyhow::Result<()> {
         }
         failure = node.failed() => Some(failure),
     };
+    // Nobody looks at a node that goes: it is to be closed, and for that let go of.
+    phase.send_replace(Phase::Stopping);
     tokio::select! {
         biased;
         signal = signals.next() => {

@@ -101,6 +101,25 @@ fn a_compose_file_with_two_client_listeners_and_three_voters() {
 }
 
 #[test]
+fn a_member_with_the_settings_of_all_is_a_broker_only_if_it_is_no_voter() {
+    check(
+        "node.id=3
+         listeners=PLAINTEXT://:9092,CONTROLLER://:9093
+         advertised.listeners=PLAINTEXT://v-3.v:9092,CONTROLLER://v-3.v:9093
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+         controller.listener.names=CONTROLLER
+         controller.quorum.voters=0@v-0.v:9093,1@v-1.v:9093,2@v-2.v:9093",
+        expect![[r#"
+            node 3 broker=true controller=false
+            PLAINTEXT on 0.0.0.0:9092 told v-3.v:9092
+            peer CONTROLLER on 0.0.0.0:9093 told v-3.v:9093 shared=false
+            voter 0@v-0.v:9093
+            voter 1@v-1.v:9093
+            voter 2@v-2.v:9093"#]],
+    );
+}
+
+#[test]
 fn a_broker_without_controller_listener_answers_peers_on_its_inter_broker_listener() {
     check(
         "node.id=7
@@ -159,6 +178,7 @@ fn all_problems_are_told_at_once() {
 fn a_voter_must_know_itself() {
     check(
         "node.id=4
+         process.roles=broker,controller
          controller.quorum.voters=1@a:9093,2@b:9093,2@c:9093,d",
         expect![[r#"
             error: controller.quorum.voters names node 2 twice

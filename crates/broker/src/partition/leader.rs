@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use vltava_peer::replica::Acknowledge;
@@ -225,7 +226,13 @@ impl Partition {
     pub(crate) fn on_isr_accepted(&self, leader_epoch: LeaderEpoch, partition_epoch: PartitionEpoch, isr: &[BrokerId]) {
         let mut state = self.state.lock();
         if let Role::Leader(leader) = &mut state.role {
+            let before = leader.isr().len();
             let actions = leader.on_isr_accepted(leader_epoch, partition_epoch, isr, self.surroundings.now_ms());
+            match leader.isr().len().cmp(&before) {
+                std::cmp::Ordering::Less => self.surroundings.isr_shrinks.fetch_add(1, Ordering::Relaxed),
+                std::cmp::Ordering::Greater => self.surroundings.isr_expansions.fetch_add(1, Ordering::Relaxed),
+                std::cmp::Ordering::Equal => 0,
+            };
             self.act(&mut state, actions);
         }
     }
@@ -302,6 +309,9 @@ impl Partition {
         }
         state.unflushed_since_ms.get_or_insert(self.surroundings.now_ms());
         self.act(state, actions);
+        let records = appended.last_offset.value() + 1 - appended.base_offset.value();
+        self.traffic.produced_records.fetch_add(records.unsigned_abs(), Ordering::Relaxed);
+        self.traffic.produced_bytes.fetch_add(batch.header.size() as u64, Ordering::Relaxed);
         let appended = Appended {
             base_offset: appended.base_offset,
             last_offset: appended.last_offset,

@@ -1,5 +1,7 @@
 //! What clients may see: reads and offset queries.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use vltava_replication::{
     ActiveProducer, EpochEndOffset, FencingError, FetchPosition, OffsetNotAvailable, check_leader_epoch, fetch_position,
@@ -56,6 +58,7 @@ impl Partition {
             };
             match reader.read(request.offset, limits) {
                 Ok(records) => {
+                    self.traffic.fetched_bytes.fetch_add(records.len() as u64, Ordering::Relaxed);
                     result.records = records;
                     return Ok(result);
                 }
