@@ -20,6 +20,14 @@ sim *arguments:
 smoke:
     cargo xtask smoke
 
+# Build the container image without a registry.
+image:
+    cargo xtask image
+
+# Run the compose files in containers.
+containers:
+    cargo xtask containers
+
 # Run three brokers on this machine until Ctrl-C.
 cluster *arguments:
     cargo run --release -- cluster --brokers 3 {{arguments}}

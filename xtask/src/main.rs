@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tasks run on the real machine and are never simulated")]
 
 mod cluster;
+mod image;
 mod install;
 mod suites;
 
@@ -40,6 +41,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Build the container image without a registry.
+    Image,
+    /// Run the compose files and the image in containers. Needs a docker engine and docker-compose.
+    Containers,
     /// Start the README's cluster, produce and consume as its quick start does, and stop it.
     Smoke,
 }
@@ -50,6 +55,8 @@ fn main() -> ExitCode {
         Task::Check => check(),
         Task::Sim { seeds: Some(seeds), .. } => sim_seeds(seeds),
         Task::Sim { seeds: None, arguments } => sim(&arguments),
+        Task::Image => image::build(),
+        Task::Containers => containers(),
         Task::Smoke => smoke(),
     };
     match outcome {
@@ -111,6 +118,15 @@ fn sim_cargo() -> Command {
     command.env("CARGO_TARGET_DIR", target().join("sim"));
     command.current_dir(root().join("crates/sim"));
     command
+}
+
+fn containers() -> anyhow::Result<()> {
+    image::build()?;
+    let python = install::python("confluent-kafka", install::NEWEST_CONFLUENT)?;
+    run(Command::new(python)
+        .args(["-m", "pytest"])
+        .current_dir(root().join("tests/containers"))
+        .env("PYTHONDONTWRITEBYTECODE", "1"))
 }
 
 fn smoke() -> anyhow::Result<()> {
