@@ -325,6 +325,7 @@ mod tests {
             controller.listener.names=CONTROLLER
             controller.quorum.voters=1@127.0.0.1:9095,2@127.0.0.1:9096,3@127.0.0.1:9097
             log.dirs=/d/broker-3/data
+            vltava.http.listener=127.0.0.1:9100
             default.replication.factor=3
             vltava.controlled.shutdown.timeout.ms=5000
             min.insync.replicas=1
@@ -335,7 +336,7 @@ mod tests {
 
     #[test]
     fn ports_out_of_range_are_refused() {
-        expect!["ports 65533 to 65538 are needed, which is out of range: choose another --base-port"]
+        expect!["ports 65533 to 65541 are needed, which is out of range: choose another --base-port"]
             .assert_eq(&plan(&arguments(3, 65533, &[])).expect_err("out of range").to_string());
     }
 }
