@@ -10,7 +10,8 @@ from conftest import JAVA, RUST, run_ours
 
 
 def test_get_offsets(compare, produce):
-    compare("kafka-topics --create --topic {me}-offsets --replica-assignment 1,2,3", code=0)
+    # The records are years old by their timestamps, and are to stay.
+    compare("kafka-topics --create --topic {me}-offsets --replica-assignment 1,2,3 --config retention.ms=-1", code=0)
     produce("{me}-offsets", {0: 10, 1: 3}, timestamp=1_700_000_000_000)
     only = "--topic {me}-offsets"
     assert compare(f"kafka-get-offsets {only}", code=0) == "ours-offsets:0:10\nours-offsets:1:3\nours-offsets:2:0\n"
