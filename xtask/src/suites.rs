@@ -66,7 +66,7 @@ impl Suite {
 
     pub fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Workspace => run(cargo().args(["test", "--workspace"])),
+            Self::Workspace => run(cargo().args(["test", "--workspace", "--no-fail-fast"])),
             Self::Sim => sim(&[]),
             Self::Cluster => {
                 let python = install::python("confluent-kafka", install::NEWEST_CONFLUENT)?;
