@@ -61,6 +61,7 @@ async fn trap_26_the_last_copy_is_given_up_once_there_is_another() {
     cluster.until_equal(id, &["a"]).await;
     cluster.kill_and_fence(2).await;
     cluster.until_isr(id, &[1]).await;
+    until("the leader knows that it has the last copy", || leader.maximal_isr() == [BrokerId(1)]).await;
     flip_bit(&directory_of(&leader).join(FIRST_SEGMENT), 66);
     assert_eq!(leader.read(&from_offset(0)), Err(ErrorCode::CorruptMessage));
     assert_eq!(produce(&leader, &["b"]).await, Ok(Offset(1)));
