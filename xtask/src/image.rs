@@ -23,8 +23,12 @@ pub fn build() -> anyhow::Result<()> {
     run(Command::new("strip").arg(&binary))?;
     let files = directory.join("root");
     run(Command::new(root().join("deploy/image/assemble")).arg(&binary).arg(&files))?;
-    std::fs::write(directory.join("Dockerfile"), runtime_stage()?)?;
-    run(Command::new("docker").args(["build", "--quiet", "--tag", "vltava"]).arg(&directory))
+    let context = directory.join("context");
+    std::fs::create_dir(&context)?;
+    // An archive keeps the owners of directories, which copying files from here would not.
+    run(Command::new("tar").arg("-C").arg(&files).arg("-cf").arg(context.join("root.tar")).arg("."))?;
+    std::fs::write(context.join("Dockerfile"), runtime_stage()?)?;
+    run(Command::new("docker").args(["build", "--quiet", "--tag", "vltava"]).arg(&context))
         .context("a docker engine is needed (on Debian: apt-get install docker.io, then dockerd)")?;
     let bytes = size(&files)?;
     println!("vltava:latest has {:.1} MB", bytes as f64 / 1e6);
@@ -38,7 +42,7 @@ fn runtime_stage() -> anyhow::Result<String> {
     let (_, stage) = dockerfile.split_once("FROM scratch\n").context("deploy/Dockerfile has no last stage")?;
     let from_build = "COPY --from=build /image /";
     ensure!(stage.contains(from_build), "deploy/Dockerfile does not say `{from_build}`");
-    Ok(format!("FROM scratch\n{}", stage.replace(from_build, "COPY root /")))
+    Ok(format!("FROM scratch\n{}", stage.replace(from_build, "ADD root.tar /")))
 }
 
 fn size(directory: &Path) -> anyhow::Result<u64> {
