@@ -9,6 +9,7 @@ mod damage;
 mod follower;
 mod leader;
 mod read;
+mod relocation;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use vltava_host::clock;
@@ -37,6 +38,7 @@ pub(crate) use cleaning::AfterFailure;
 pub use damage::{Damage, on_damage};
 pub use follower::LeaderNewsError;
 pub use leader::{FollowerRead, NotLeading};
+pub(crate) use relocation::{COPY_BYTES, RelocationError};
 
 /// Which replicas must have a record before its produce is answered (`acks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,7 +240,8 @@ impl Surroundings {
 pub struct Partition {
     id: TopicPartition,
     name: PartitionName,
-    disk: Arc<Disk>,
+    /// Another one after the log was moved. Taken within the lock of `state`, never around it.
+    disk: RwLock<Arc<Disk>>,
     surroundings: Arc<Surroundings>,
     /// Something that was written and checked cannot be read any more. Nothing is served from this log (trap 26).
     is_corrupt: AtomicBool,
@@ -360,7 +363,7 @@ impl Partition {
         Arc::new(Self {
             id,
             name,
-            disk,
+            disk: RwLock::new(disk),
             surroundings,
             is_corrupt: AtomicBool::new(false),
             refuses_damage: AtomicBool::new(false),
@@ -389,8 +392,8 @@ impl Partition {
 
     /// The disk that holds the log.
     #[must_use]
-    pub const fn disk(&self) -> &Arc<Disk> {
-        &self.disk
+    pub fn disk(&self) -> Arc<Disk> {
+        Arc::clone(&self.disk.read())
     }
 
     #[must_use]
@@ -584,7 +587,7 @@ impl Partition {
             log.remove_deleted_files(now)?;
             Ok(deleted)
         });
-        let deleted = deleted.inspect_err(|error| self.disk.on_error(error))?;
+        let deleted = deleted.inspect_err(|error| self.disk.read().on_error(error))?;
         if deleted.segments > 0 {
             tracing::info!(
                 partition = %self.name, segments = deleted.segments, bytes = deleted.bytes,
@@ -616,7 +619,7 @@ impl Partition {
     pub(crate) fn recovery_checkpoint(&self) -> Option<RecoveryCheckpoint> {
         let state = self.state.lock();
         let checkpoint = state.log.as_ref()?.recovery_checkpoint();
-        checkpoint.inspect_err(|error| self.disk.on_error(error)).ok()
+        checkpoint.inspect_err(|error| self.disk.read().on_error(error)).ok()
     }
 
     /// Gives the log up: to delete it, or because it or its disk does not work any more. Everybody who waits for this
@@ -635,7 +638,7 @@ impl Partition {
         match log.close() {
             Ok(()) => true,
             Err(error) => {
-                self.disk.on_error(&error);
+                self.disk.read().on_error(&error);
                 tracing::error!(partition = %self.name, %error, "closing the log failed");
                 false
             }
@@ -644,7 +647,7 @@ impl Partition {
 
     /// Has the log flushed soon.
     fn mark_dirty(self: &Arc<Self>) {
-        self.disk.flusher.mark_dirty(Arc::clone(self) as Arc<dyn Flushable>);
+        self.disk.read().flusher.mark_dirty(Arc::clone(self) as Arc<dyn Flushable>);
     }
 
     fn change_role(&self, state: &mut MutexGuard<'_, State>, role: Role) {
@@ -781,7 +784,7 @@ impl Partition {
             return false;
         }
         if let Err(error) = log.truncate_fully_and_start_at(start) {
-            self.disk.on_error(&error);
+            self.disk.read().on_error(&error);
             return false;
         }
         follower.on_restarted(start);
@@ -797,7 +800,7 @@ impl Partition {
     }
 
     fn is_unusable(&self) -> bool {
-        self.disk.has_failed.load(Ordering::Acquire) || self.is_corrupt.load(Ordering::Acquire)
+        self.disk.read().has_failed.load(Ordering::Acquire) || self.is_corrupt.load(Ordering::Acquire)
     }
 
     fn is_serving(&self) -> bool {

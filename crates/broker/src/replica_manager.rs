@@ -7,6 +7,7 @@ mod absent;
 mod apply;
 mod cleaner;
 mod cut_off;
+mod relocation;
 mod scrub;
 mod upkeep;
 
@@ -18,14 +19,17 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
+use vltava_host::clock;
 use vltava_host::task::{self, JoinHandle};
 use vltava_metadata::configs::Configs;
 use vltava_metadata::{ClusterImage, Endpoint};
 use vltava_peer::replica::{FollowerFrames, Hello, LeaderFrame, ReplicaHandler};
-use vltava_storage::{Flusher, LoadFailure, LoadedLog, LogDir, LogManager, PartitionName, StorageError};
+use vltava_storage::{Flusher, LoadFailure, LoadedLog, LogDir, LogManager, PartitionName, StorageError, is_newer};
 use vltava_types::{BrokerEpoch, BrokerId, DirectoryId, TopicId, TopicPartition};
 
 use absent::Absent;
+pub use relocation::FutureReplica;
+use relocation::Relocation;
 
 use crate::config::BrokerConfig;
 use crate::controller::Controller;
@@ -58,6 +62,8 @@ pub struct ReplicaManager {
     partitions: RwLock<BTreeMap<TopicPartition, Arc<Partition>>>,
     /// Partitions that the image wants here and that have no log that can be opened or created.
     not_opened: Mutex<BTreeMap<TopicPartition, NotOpened>>,
+    /// Replicas on their way to another directory.
+    relocations: Mutex<BTreeMap<TopicPartition, Arc<Relocation>>>,
     fetchers: Fetchers,
     /// -1 until registered.
     broker_epoch: Arc<AtomicI64>,
@@ -86,6 +92,8 @@ pub struct LogDirStatus {
     pub total_bytes: Option<u64>,
     pub usable_bytes: Option<u64>,
     pub partitions: Vec<Arc<Partition>>,
+    /// On their way here from another directory.
+    pub futures: Vec<FutureReplica>,
 }
 
 /// Changes of ISRs that the controller accepted from this broker since it started.
@@ -126,6 +134,7 @@ impl ReplicaManager {
             absent: Mutex::new(loaded.absent),
             partitions: RwLock::default(),
             not_opened: Mutex::default(),
+            relocations: Mutex::default(),
             fetchers,
             broker_epoch,
             previous_broker_epoch: loaded.previous_broker_epoch,
@@ -192,7 +201,8 @@ impl ReplicaManager {
                 online: !disk.has_failed.load(Ordering::Acquire),
                 total_bytes: space.map(|space| space.total_bytes),
                 usable_bytes: space.map(|space| space.available_bytes),
-                partitions: partitions.iter().filter(|p| Arc::ptr_eq(p.disk(), disk)).cloned().collect(),
+                partitions: partitions.iter().filter(|p| Arc::ptr_eq(&p.disk(), disk)).cloned().collect(),
+                futures: self.futures_on(disk),
             }
         };
         let works_no_more = |path: &&PathBuf| !self.disks.iter().any(|disk| disk.log_dir.path() == path.as_path());
@@ -203,6 +213,7 @@ impl ReplicaManager {
             total_bytes: None,
             usable_bytes: None,
             partitions: vec![],
+            futures: vec![],
         });
         self.disks.iter().map(status).chain(failed_at_start).collect()
     }
@@ -379,7 +390,9 @@ async fn load_all(
                         epochs.insert(BrokerEpoch::NONE);
                     }
                 }
-                loaded.found.extend(found.into_iter().map(|log| (log.partition.clone(), log)));
+                for log in found {
+                    take_in(&mut loaded.found, log);
+                }
                 for failure in failures {
                     tracing::error!(partition = %failure.partition, error = %failure.error, "log cannot be opened");
                     epochs.insert(BrokerEpoch::NONE);
@@ -416,6 +429,30 @@ async fn load_all(
         partitions = loaded.found.len(), previous_broker_epoch = %loaded.previous_broker_epoch, "logs are open"
     );
     Ok(loaded)
+}
+
+/// A log that was being moved when the last run ended may be there twice.
+fn take_in(found: &mut BTreeMap<PartitionName, LoadedLog>, log: LoadedLog) {
+    let name = log.partition.clone();
+    let Some(other) = found.remove(&name) else {
+        found.insert(name, log);
+        return;
+    };
+    let (newer, older) = if is_newer(&log.rival(), &other.rival()) { (log, other) } else { (other, log) };
+    tracing::warn!(
+        partition = %name, used = %newer.log.directory().display(), left = %older.log.directory().display(),
+        "there are two logs of a partition"
+    );
+    let cleared = if newer.rival().replaces == Some(older.log_dir.directory_id()) {
+        older.log_dir.delete(older.log, clock::now()).and_then(|()| newer.log_dir.forget_replaced(&name))
+    } else {
+        let directory = older.log.directory().to_owned();
+        older.log_dir.set_aside(&directory).map(|_| ())
+    };
+    if let Err(error) = cleared {
+        tracing::error!(partition = %name, %error, "the other log cannot be removed");
+    }
+    found.insert(name, newer);
 }
 
 async fn load_one(

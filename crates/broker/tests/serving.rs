@@ -622,10 +622,11 @@ async fn api_versions_in_every_version() {
         Heartbeat 0-4, LeaveGroup 0-5, SyncGroup 0-5, DescribeGroups 0-6
         ListGroups 0-5, ApiVersions 0-4, CreateTopics 2-7, DeleteTopics 1-6
         DeleteRecords 0-2, InitProducerId 0-5, OffsetForLeaderEpoch 2-4, DescribeConfigs 1-4
-        AlterConfigs 0-2, DescribeLogDirs 1-5, CreatePartitions 0-3, DeleteGroups 0-2
-        ElectLeaders 0-2, IncrementalAlterConfigs 0-1, AlterPartitionReassignments 0-1, ListPartitionReassignments 0-0
-        OffsetDelete 0-0, DescribeQuorum 0-2, DescribeCluster 0-2, DescribeProducers 0-0
-        UnregisterBroker 0-0, ListConfigResources 0-1, DescribeTopicPartitions 0-0, "#]]
+        AlterConfigs 0-2, AlterReplicaLogDirs 1-2, DescribeLogDirs 1-5, CreatePartitions 0-3
+        DeleteGroups 0-2, ElectLeaders 0-2, IncrementalAlterConfigs 0-1, AlterPartitionReassignments 0-1
+        ListPartitionReassignments 0-0, OffsetDelete 0-0, DescribeQuorum 0-2, DescribeCluster 0-2
+        DescribeProducers 0-0, UnregisterBroker 0-0, ListConfigResources 0-1, DescribeTopicPartitions 0-0
+    "#]]
     .assert_eq(&stories[0]);
     assert_eq!(stories[1], stories[0]);
     assert_eq!(stories[2], stories[0]);

@@ -79,6 +79,7 @@ apis! {
     OffsetForLeaderEpoch = 23, 2..=4, flexible from 4;
     DescribeConfigs = 32, 1..=4, flexible from 4;
     AlterConfigs = 33, 0..=2, flexible from 2;
+    AlterReplicaLogDirs = 34, 1..=2, flexible from 2;
     DescribeLogDirs = 35, 1..=5, flexible from 2;
     CreatePartitions = 37, 0..=3, flexible from 2;
     DeleteGroups = 42, 0..=2, flexible from 2;

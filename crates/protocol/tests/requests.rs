@@ -19,7 +19,8 @@ macro_rules! with_request_type {
             ApiVersions ApiVersionsRequest, CreateTopics CreateTopicsRequest, DeleteTopics DeleteTopicsRequest,
             DeleteRecords DeleteRecordsRequest, InitProducerId InitProducerIdRequest,
             OffsetForLeaderEpoch OffsetForLeaderEpochRequest, DescribeConfigs DescribeConfigsRequest,
-            AlterConfigs AlterConfigsRequest, DescribeLogDirs DescribeLogDirsRequest,
+            AlterConfigs AlterConfigsRequest,
+            AlterReplicaLogDirs AlterReplicaLogDirsRequest, DescribeLogDirs DescribeLogDirsRequest,
             CreatePartitions CreatePartitionsRequest, DeleteGroups DeleteGroupsRequest,
             ElectLeaders ElectLeadersRequest, IncrementalAlterConfigs IncrementalAlterConfigsRequest,
             AlterPartitionReassignments AlterPartitionReassignmentsRequest,
@@ -109,6 +110,7 @@ fn advertised_ranges_are_those_of_kafka_4_3() {
         23 OffsetForLeaderEpoch 2-4
         32 DescribeConfigs 1-4
         33 AlterConfigs 0-2
+        34 AlterReplicaLogDirs 1-2
         35 DescribeLogDirs 1-5
         37 CreatePartitions 0-3
         42 DeleteGroups 0-2

@@ -33,6 +33,8 @@ pub struct Flush {
     pub(crate) up_to: Offset,
     /// The log's truncation count when the flush was taken: if it has changed, the flush proves nothing.
     pub(crate) truncations: u64,
+    /// The log is being deleted, and nobody waits for it.
+    pub(crate) is_gone: Arc<AtomicBool>,
     pub(crate) files: Vec<(PathBuf, Arc<File>)>,
     /// The log's directory, if it has new entries: a new file's contents survive only with its name.
     pub(crate) directory: Option<PathBuf>,
@@ -50,6 +52,17 @@ impl Flush {
     /// Blocks until everything is on disk. An error means that the log directory has failed: never try again (trap 27).
     /// The exception is [`StorageError::Full`]: the data are on disk, and a checkpoint has yet to be written.
     pub fn run(&self) -> Result<(), StorageError> {
+        match self.write() {
+            Err(StorageError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound && self.is_gone.load(Ordering::Acquire) =>
+            {
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn write(&self) -> Result<(), StorageError> {
         for (path, file) in &self.files {
             file.sync_data().at(path)?;
         }

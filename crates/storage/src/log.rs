@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vltava_host::fs::{self, File};
 use vltava_protocol::batch::{BatchHeader, ControlKind, batches, records};
@@ -101,6 +101,8 @@ pub struct Log {
     pub(crate) snapshots: BTreeSet<Offset>,
     /// Counts truncations. Readers compare it to notice that bytes which they saw are gone.
     pub(crate) truncations: Arc<AtomicU64>,
+    /// Its directory was renamed to be deleted. A flush that is under way may not find it.
+    pub(crate) is_gone: Arc<AtomicBool>,
     /// Files that were finished since the last flush: all of a sealed segment's, and snapshots.
     pub(crate) unflushed: Vec<UnflushedFile>,
     /// Counts changes of the directory's entries.
@@ -171,6 +173,7 @@ impl Log {
             producers: ProducerStates::default(),
             snapshots: BTreeSet::new(),
             truncations: Arc::new(AtomicU64::new(0)),
+            is_gone: Arc::default(),
             unflushed: Vec::new(),
             directory_version: 0,
             directory_flushed: 0,
@@ -347,6 +350,7 @@ impl Log {
         Some(Flush {
             up_to: self.log_end_offset,
             truncations: self.truncation_count(),
+            is_gone: Arc::clone(&self.is_gone),
             files,
             directory: has_new_entries.then(|| self.directory.clone()),
             directory_version: self.directory_version,

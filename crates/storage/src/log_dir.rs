@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use vltava_host::{fs, random, task};
-use vltava_types::{BrokerEpoch, DirectoryId, Offset, TimestampMs, TopicId, Uuid};
+use vltava_types::{BrokerEpoch, DirectoryId, LeaderEpoch, Offset, TimestampMs, TopicId, Uuid};
 
 use crate::error::AtPath;
 use crate::log::{LogOptions, RecoveryCheckpoint, RecoveryPoints};
+use crate::relocation::{self, Rival};
 use crate::segment::LOG_SUFFIX;
 use crate::{
     CleanedUpTo, Log, LogConfig, MetaProperties, OffsetCheckpoint, PartitionName, RecoveryReport, StorageError,
@@ -31,6 +33,19 @@ pub struct LoadedLog {
     pub log_dir: Arc<LogDir>,
 }
 
+impl LoadedLog {
+    /// How it stands to another log of the same partition.
+    #[must_use]
+    pub fn rival(&self) -> Rival {
+        Rival {
+            directory_id: self.log_dir.directory_id(),
+            replaces: relocation::replaces(self.log.directory()),
+            latest_epoch: self.log.epochs().latest().map_or(LeaderEpoch::NONE, |latest| latest.epoch),
+            log_end_offset: self.log.log_end_offset(),
+        }
+    }
+}
+
 /// A log that could not be opened: corruption costs this replica only.
 #[derive(Debug)]
 pub struct LoadFailure {
@@ -49,6 +64,8 @@ pub struct LogDir {
     high_watermarks: OffsetCheckpoint,
     log_start_offsets: OffsetCheckpoint,
     cleaned: Arc<OffsetCheckpoint>,
+    /// Partitions that were being moved here when the last run ended.
+    interrupted_moves: Mutex<Vec<PartitionName>>,
     /// Directories that were renamed for deletion, and when. Those left from an earlier run are removed at loading.
     deleted: Mutex<Vec<(TimestampMs, PathBuf)>>,
 }
@@ -66,6 +83,7 @@ impl LogDir {
             high_watermarks: checkpoint("replication-offset-checkpoint")?,
             log_start_offsets: checkpoint("log-start-offset-checkpoint")?,
             cleaned: Arc::new(checkpoint("cleaner-offset-checkpoint")?),
+            interrupted_moves: Mutex::default(),
             deleted: Mutex::default(),
             path: path.to_owned(),
         })
@@ -173,6 +191,12 @@ impl LogDir {
         Ok((loaded, failures))
     }
 
+    /// Partitions that were being moved to this directory when the last run ended, once. What was copied is gone.
+    #[must_use]
+    pub fn take_interrupted_moves(&self) -> Vec<PartitionName> {
+        std::mem::take(&mut *self.interrupted_moves.lock())
+    }
+
     /// Partitions that were here when the recovery points were last written, and whose directories are gone though nobody
     /// deleted them here. After a clean shutdown, or a minute of life, every partition is among those written.
     #[must_use]
@@ -213,6 +237,7 @@ impl LogDir {
         for segment in log.segments.iter() {
             segment.keep_open()?;
         }
+        log.is_gone.store(true, Ordering::Release);
         self.delete_directory(&log.directory, now)
     }
 
@@ -300,7 +325,18 @@ impl LogDir {
         self.log_start_offsets.remove(partition)
     }
 
-    fn recovery_points_of(&self, partition: &PartitionName) -> RecoveryPoints {
+    /// For a log that comes from another directory. Durable on return.
+    pub(crate) fn write_checkpoints(
+        &self,
+        partition: &PartitionName,
+        options: &LogOptions,
+    ) -> Result<(), StorageError> {
+        self.log_start_offsets.update([(partition.clone(), options.log_start_offset)])?;
+        self.high_watermarks.update([(partition.clone(), options.high_watermark)])?;
+        self.recovery_points.update([(partition.clone(), options.recovery_point)])
+    }
+
+    pub(crate) fn recovery_points_of(&self, partition: &PartitionName) -> RecoveryPoints {
         RecoveryPoints {
             checkpoint: Arc::clone(&self.recovery_points),
             cleaner_checkpoint: Arc::clone(&self.cleaned),
@@ -319,6 +355,9 @@ impl LogDir {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if name.ends_with(DELETE_SUFFIX) && name.contains('.') {
                 fs::remove_dir_all(&path).at(&path)?;
+            } else if let Some(partition) = relocation::future_of(&path) {
+                fs::remove_dir_all(&path).at(&path)?;
+                self.interrupted_moves.lock().push(partition);
             } else if name == crate::METADATA_TOPIC_DIRECTORY {
                 // The Raft log's, which the quorum opens by itself.
             } else if let Ok(partition) = name.parse() {

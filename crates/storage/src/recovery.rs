@@ -109,6 +109,7 @@ impl Log {
             producers,
             snapshots,
             truncations: Arc::new(AtomicU64::new(0)),
+            is_gone: Arc::default(),
             unflushed: Vec::new(),
             directory_version: 1,
             directory_flushed: u64::from(options.clean_shutdown),

@@ -119,7 +119,7 @@ impl Log {
     }
 
     /// On disk first: without room for them, the log keeps those that it has.
-    fn replace_epochs(&mut self, epochs: EpochCache) -> Result<(), StorageError> {
+    pub(crate) fn replace_epochs(&mut self, epochs: EpochCache) -> Result<(), StorageError> {
         let version = self.epochs_version + 1;
         self.epoch_checkpoint.write(&EpochsVersion { version, entries: epochs.entries().to_vec() })?;
         self.epochs = epochs;

@@ -47,6 +47,18 @@ fn describe(version: i16, directory: &LogDirStatus, wanted: &Wanted) -> Describe
             offset_lag: lag.max(0),
         }));
     }
+    for future in &directory.futures {
+        let name = future.partition.name();
+        let index = name.partition.value();
+        if wanted.as_ref().is_none_or(|wanted| wanted.contains(&(name.topic.clone(), index))) {
+            topics.entry(&name.topic).or_default().push(make!(DescribeLogDirsPartition {
+                partition_index: index,
+                partition_size: i64::try_from(future.size_bytes).unwrap_or(i64::MAX),
+                offset_lag: future.offset_lag,
+                is_future_key: true,
+            }));
+        }
+    }
     let topics =
         topics.into_iter().map(|(name, partitions)| make!(DescribeLogDirsTopic { name: name.into(), partitions }));
     result.topics = topics.collect();

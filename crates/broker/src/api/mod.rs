@@ -6,6 +6,7 @@
 
 mod alter_configs;
 mod alter_partition_reassignments;
+mod alter_replica_log_dirs;
 pub(crate) mod api_versions;
 mod authorized_operations;
 mod catch_up;
@@ -114,6 +115,7 @@ macro_rules! handlers {
 handlers! {
     AlterConfigsRequest => alter_configs,
     AlterPartitionReassignmentsRequest => alter_partition_reassignments,
+    AlterReplicaLogDirsRequest => alter_replica_log_dirs,
     ApiVersionsRequest => api_versions,
     CreatePartitionsRequest => create_partitions,
     CreateTopicsRequest => create_topics,

@@ -43,7 +43,7 @@ impl Partition {
         match &mut state.log {
             Some(log) if !self.is_unusable() => {
                 // Half of a swap leaves memory and disk different: any failure is the disk's.
-                log.replace_segments(cleaned, now).inspect_err(|error| self.disk.on_error(error))
+                log.replace_segments(cleaned, now).inspect_err(|error| self.disk.read().on_error(error))
             }
             _ => Ok(false),
         }
@@ -54,22 +54,26 @@ impl Partition {
         // The checkpoints of a log that was given up were forgotten.
         let state = self.state.lock();
         if state.log.is_some()
-            && let Err(error) = self.disk.log_dir.checkpoint_cleaned(&self.name, cleaned)
+            && let Err(error) = self.disk.read().log_dir.checkpoint_cleaned(&self.name, cleaned)
         {
-            self.disk.on_error(&error);
+            self.disk.read().on_error(&error);
         }
     }
 
     /// A pass failed. Damage and failed disks are dealt with as a read or write by anybody would find them.
     pub(crate) fn on_cleaning_failed(&self, error: &CleaningError) -> AfterFailure {
-        // A deletion renames the directory under the pass, whose files then cannot be found.
-        if self.state.lock().log.is_none() {
+        // A deletion renames the directory under the pass, whose files then cannot be found; and so does a move.
+        let is_elsewhere = |log: &Log| match error {
+            CleaningError::Storage(StorageError::Io { path, .. }) => !path.starts_with(log.directory()),
+            _ => false,
+        };
+        if self.state.lock().log.as_ref().is_none_or(is_elsewhere) {
             return AfterFailure::TryLater;
         }
         match error {
             CleaningError::Truncated => AfterFailure::TryLater,
             CleaningError::Storage(error) if error.is_full() => {
-                self.disk.on_error(error);
+                self.disk.read().on_error(error);
                 tracing::warn!(partition = %self.name, %error, "no room to compact the log; trying again later");
                 AfterFailure::TryLater
             }
@@ -93,7 +97,7 @@ impl Partition {
         if let Some(log) = &mut self.state.lock().log
             && let Err(error) = log.remove_deleted_files(now)
         {
-            self.disk.on_error(&error);
+            self.disk.read().on_error(&error);
             tracing::error!(partition = %self.name, %error, "removing deleted files failed");
         }
     }
@@ -101,11 +105,11 @@ impl Partition {
     fn compacted_log<'a>(&self, state: &'a State) -> Option<&'a Log> {
         let log = state.log.as_ref().filter(|log| log.config().is_compacted && !self.is_unusable())?;
         let copy_bytes = log.size_bytes().min(u64::from(log.config().segment_bytes));
-        self.disk.room.admits(Writer::Client, usize::try_from(copy_bytes).unwrap_or(usize::MAX)).then_some(log)
+        self.disk.read().room.admits(Writer::Client, usize::try_from(copy_bytes).unwrap_or(usize::MAX)).then_some(log)
     }
 
     fn range_of(&self, state: &State, log: &Log, now: TimestampMs) -> Option<(CleanableRange, f64)> {
-        let cleaned_up_to = self.disk.log_dir.cleaned_up_to(&self.name);
+        let cleaned_up_to = self.disk.read().log_dir.cleaned_up_to(&self.name);
         let last_stable_offset = last_stable_offset(log, state.role.offsets().high_watermark);
         match log.cleaning_facts(last_stable_offset, cleaned_up_to) {
             Ok(facts) => Some((cleanable_range(&facts, cleaned_up_to, now), facts.min_cleanable_dirty_ratio)),

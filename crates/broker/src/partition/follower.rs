@@ -45,7 +45,7 @@ impl From<StorageError> for LeaderNewsError {
 impl Partition {
     /// Whether there is room for more of the leader's records. Without it there is no use in asking for them.
     pub(crate) fn has_room(&self) -> bool {
-        self.disk.room.admits(Writer::Follower, 0)
+        self.disk.read().room.admits(Writer::Follower, 0)
     }
 
     /// What to ask of `leader`, if this replica follows it. From now on `dirty` is marked with `id` whenever there is
@@ -172,12 +172,12 @@ impl Partition {
             FollowerAction::Append => {}
             action => self.execute(state, action)?,
         }
-        if !self.disk.room.admits(Writer::Follower, records.len()) {
+        if !self.disk.read().room.admits(Writer::Follower, records.len()) {
             return Err(LeaderNewsError::Full);
         }
         let config = Arc::clone(&state.config);
         let log = state.log.as_mut().ok_or(ReplicaOffline)?;
-        let appended = log.append_as_follower(records).inspect_err(|error| self.disk.on_error(error));
+        let appended = log.append_as_follower(records).inspect_err(|error| self.disk.read().on_error(error));
         let log_end_offset = log.log_end_offset();
         let follower = following(state)?;
         if log_end_offset > follower.offsets().log_end_offset {
@@ -185,7 +185,7 @@ impl Partition {
             follower.on_appended(log_end_offset);
         }
         let appended = appended?;
-        self.disk.room.on_appended(records.len());
+        self.disk.read().room.on_appended(records.len());
         let must_flush = must_flush(&config, log_end_offset, follower.offsets().durable_offset, appended.rolled);
         state.unflushed_since_ms.get_or_insert(self.surroundings.now_ms());
         if config.replication.durability == vltava_replication::Durability::PageCache
@@ -221,7 +221,7 @@ impl Partition {
                 log.advance_log_start_offset(log_start_offset).map(|_| ())
             }
         };
-        outcome.inspect_err(|error| self.disk.on_error(error))?;
+        outcome.inspect_err(|error| self.disk.read().on_error(error))?;
         self.checkpoint_log_start_if_moved(state);
         Ok(())
     }

@@ -272,7 +272,7 @@ impl Partition {
         if options.acks == Acks::All {
             leader.check_min_in_sync_replicas()?;
         }
-        if !self.disk.room.admits(options.origin.into(), bytes) {
+        if !self.disk.read().room.admits(options.origin.into(), bytes) {
             return Err(AppendError::DiskFull);
         }
         Ok(leader)
@@ -294,10 +294,10 @@ impl Partition {
         batch.stamp(log.log_end_offset(), leader_epoch);
         let bytes = batch.to_bytes();
         let appended = log.append_as_leader(&bytes).map_err(|error| {
-            self.disk.on_error(&error);
+            self.disk.read().on_error(&error);
             if error.is_full() { AppendError::DiskFull } else { error.into() }
         })?;
-        self.disk.room.on_appended(bytes.len());
+        self.disk.read().room.on_appended(bytes.len());
         let log_end_offset = log.log_end_offset();
         assert_eq!(log_end_offset, appended.last_offset.plus(1), "the log ends where the append ended");
         let Role::Leader(leader) = &mut state.role else { unreachable!("an append was admitted") };

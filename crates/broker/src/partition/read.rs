@@ -166,7 +166,7 @@ impl Partition {
 
     /// What a failed read means for the reader. Corrupt data are never served (trap 26).
     pub(crate) fn on_read_error(&self, error: &StorageError) -> ErrorCode {
-        self.disk.on_error(error);
+        self.disk.read().on_error(error);
         match error {
             StorageError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             StorageError::Corrupt { .. } => match self.on_corrupt(error) {

@@ -33,6 +33,9 @@ pub(super) async fn run(manager: Weak<ReplicaManager>) {
         if knows_registration && applied.offset < image.offset {
             manager.apply(&applied, &image).await;
             manager.applied.send_replace(Arc::clone(&image));
+            if applied.brokers.is_empty() {
+                manager.resume_relocations();
+            }
             applied = image;
         }
         manager.create_deferred(&applied).await;

@@ -167,7 +167,7 @@ impl ReplicaManager {
                 let closed: Vec<bool> = self
                     .partitions()
                     .iter()
-                    .filter(|partition| Arc::ptr_eq(partition.disk(), disk))
+                    .filter(|partition| Arc::ptr_eq(&partition.disk(), disk))
                     .map(|partition| partition.close())
                     .collect();
                 closed.into_iter().all(|closed| closed)
@@ -212,7 +212,7 @@ impl ReplicaManager {
             let points = self.partitions();
             let points = points
                 .iter()
-                .filter(|partition| Arc::ptr_eq(partition.disk(), disk))
+                .filter(|partition| Arc::ptr_eq(&partition.disk(), disk))
                 .filter_map(|partition| Some((partition.name().clone(), partition.recovery_checkpoint()?)));
             let written = disk.log_dir.checkpoint_recovery_points(points.collect());
             note(disk, &written);
@@ -227,7 +227,7 @@ impl ReplicaManager {
         let mut written = vec![];
         // Looked at under the file's lock, after which a deletion has the file forget the partition (trap 31).
         let starts =
-            partitions.iter().filter(|partition| Arc::ptr_eq(partition.disk(), disk)).filter_map(|partition| {
+            partitions.iter().filter(|partition| Arc::ptr_eq(&partition.disk(), disk)).filter_map(|partition| {
                 let log_start_offset = partition.log_start_to_checkpoint()?;
                 written.push((partition, log_start_offset));
                 Some((partition.name().clone(), log_start_offset))
@@ -261,7 +261,7 @@ fn offsets_of(
     offset: impl Fn(&Partition) -> Offset,
 ) -> BTreeMap<PartitionName, Offset> {
     let partitions = manager.partitions();
-    let of_disk = partitions.iter().filter(|partition| Arc::ptr_eq(partition.disk(), disk));
+    let of_disk = partitions.iter().filter(|partition| Arc::ptr_eq(&partition.disk(), disk));
     of_disk.map(|partition| (partition.name().clone(), offset(partition))).collect()
 }
 
@@ -273,7 +273,7 @@ fn note(disk: &Disk, outcome: &Result<(), StorageError>) {
 
 fn give_up(manager: &ReplicaManager, disk: &Arc<Disk>) {
     for partition in manager.partitions() {
-        if Arc::ptr_eq(partition.disk(), disk) {
+        if Arc::ptr_eq(&partition.disk(), disk) {
             manager.fetchers.unfollow(partition.id());
             drop(partition.take_log());
         }

@@ -227,3 +227,83 @@ async fn a_failed_directory_leaves_the_others_serving_until_the_metadata_fails()
     let reason = tokio::time::timeout(Duration::from_secs(5), failed).await.expect("the metadata is in a");
     assert!(reason.contains("the metadata is in it"), "{reason}");
 }
+
+/// Where the logs of t-0 lie on a broker: the names of the log directories.
+fn places_of(cluster: &Cluster, broker: i32) -> Vec<String> {
+    let manager = &cluster.broker(broker).manager;
+    let holds = |path: &&PathBuf| fs::metadata(path.join("t-0")).is_ok();
+    let paths: Vec<PathBuf> = manager.log_dirs().into_iter().map(|log_dir| log_dir.path).collect();
+    paths.iter().filter(holds).map(|path| path.file_name().expect("a name").to_string_lossy().into_owned()).collect()
+}
+
+async fn until_only_in(cluster: &Cluster, broker: i32, place: &str) {
+    until("the replica has moved", || places_of(cluster, broker) == [place]).await;
+    until("the move is over", || cluster.broker(broker).manager.relocations.lock().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_move_between_directories_while_they_serve() {
+    let mut cluster = Cluster::start(2, &["log.dirs=a,b"]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[]));
+    let leader = cluster.leader(id).await;
+    let mut values: Vec<String> = (0..20).map(|i| format!("value {i}")).collect();
+    for value in &values {
+        produce(&leader, &[value]).await.expect("both are in sync");
+    }
+    let path_of = |cluster: &Cluster, broker: i32, place: &str| {
+        let log_dirs = cluster.broker(broker).manager.log_dirs();
+        log_dirs.into_iter().map(|log_dir| log_dir.path).find(|path| path.ends_with(place)).expect("it is configured")
+    };
+    let alter = |cluster: &Cluster, broker: i32, place: &str| {
+        let path = path_of(cluster, broker, place);
+        cluster.broker(broker).manager.alter_log_dir(id, &path)
+    };
+    assert_eq!(
+        cluster.broker(1).manager.alter_log_dir(id, &PathBuf::from("/elsewhere")),
+        Err(ErrorCode::LogDirNotFound)
+    );
+    assert_eq!(places_of(&cluster, 1), ["a"]);
+    for (round, place) in ["b", "a", "b"].into_iter().enumerate() {
+        assert_eq!(alter(&cluster, 1, place), Ok(()));
+        assert_eq!(alter(&cluster, 2, place), Ok(()));
+        // Records go on arriving on their way.
+        for i in 0..20 {
+            let value = format!("round {round}, {i}");
+            produce(&leader, &[&value]).await.expect("both are in sync");
+            values.push(value);
+        }
+        until_only_in(&cluster, 1, place).await;
+        until_only_in(&cluster, 2, place).await;
+        assert_eq!(cluster.broker(1).manager.offline_partitions(), []);
+    }
+    let expected: Vec<&str> = values.iter().map(String::as_str).collect();
+    cluster.until_equal(id, &expected).await;
+    assert_eq!(cluster.image_of(id).isr, [BrokerId(1), BrokerId(2)]);
+    drop(leader);
+
+    // A crash in the middle of a move: the copy is begun again.
+    let a = path_of(&cluster, 2, "a");
+    cluster.kill_and_fence(2).await;
+    fs::create_dir_all(a.join(format!("t-0.{:032x}-future", 7))).expect("created");
+    // A crash after it, too: the old directory is still there.
+    cluster.start_broker(2).await;
+    until_only_in(&cluster, 2, "a").await;
+    cluster.until_isr(id, &[1, 2]).await;
+    cluster.until_equal(id, &expected).await;
+    let b = path_of(&cluster, 2, "b");
+    let id_of_b = cluster.broker(2).manager.log_dirs()[1].directory_id;
+    cluster.kill_and_fence(2).await;
+    fs::create_dir_all(b.join("t-0")).expect("created");
+    for entry in fs::read_dir(a.join("t-0")).expect("readable") {
+        let path = entry.expect("an entry").path();
+        let contents = fs::read(&path).expect("readable");
+        fs::write(b.join("t-0").join(path.file_name().expect("a name")), contents).expect("written");
+    }
+    fs::write(a.join("t-0/vltava-replaces"), id_of_b.to_string()).expect("written");
+    cluster.start_broker(2).await;
+    cluster.until_isr(id, &[1, 2]).await;
+    until_only_in(&cluster, 2, "a").await;
+    assert!(fs::metadata(a.join("t-0/vltava-replaces")).is_err());
+    produce(&cluster.leader(id).await, &["last"]).await.expect("both are in sync");
+    cluster.until_equal(id, &[expected, vec!["last"]].concat()).await;
+}
