@@ -7,33 +7,38 @@ pub use std::fs::{
     DirEntry, File, Metadata, OpenOptions, create_dir, create_dir_all, hard_link, metadata, read_dir, read_to_string,
     remove_dir, remove_dir_all,
 };
-// Turmoil implements the real trait for its own files.
+// The simulated files implement the real trait.
 pub use std::os::unix::fs::FileExt;
 
 #[cfg(vltava_sim)]
-pub use turmoil::fs::shim::std::fs::{
-    DirEntry, File, Metadata, OpenOptions, create_dir, create_dir_all, hard_link, metadata, read, read_to_string,
-    remove_dir, remove_dir_all, remove_file, rename, write,
+pub use crate::disk::{
+    DirEntry, File, Metadata, OpenOptions, create_dir, create_dir_all, hard_link, metadata, read, read_dir,
+    read_to_string, remove_dir, remove_dir_all, remove_file, rename, write,
 };
 
 use std::io;
 use std::io::Write as _;
 use std::path::Path;
 
-/// The entries of a directory. Simulated ones come in the order of their names: the same seed, the same order.
-#[cfg(vltava_sim)]
-pub fn read_dir(path: impl AsRef<Path>) -> io::Result<impl Iterator<Item = io::Result<DirEntry>>> {
-    let mut entries = turmoil::fs::shim::std::fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
-    entries.sort_by_key(DirEntry::path);
-    Ok(entries.into_iter().map(Ok))
-}
-
 /// Makes the entries of a directory durable: a created, renamed or removed file survives power loss only after this.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     #[cfg(not(vltava_sim))]
     return OpenOptions::new().read(true).open(path)?.sync_all();
     #[cfg(vltava_sim)]
-    return turmoil::fs::shim::std::fs::sync_dir(path);
+    return crate::disk::sync_dir(path);
+}
+
+/// Creates a directory and those above it that are missing, all durable on return. What is there already is left as it is.
+pub fn create_dir_all_durably(path: &Path) -> io::Result<()> {
+    if metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_dir_all_durably(parent)?;
+    }
+    create_dir_all(path)?;
+    sync_dir(parent.unwrap_or(Path::new(".")))
 }
 
 /// Replaces a file's contents so that a crash at any point leaves either the old or the new contents, and the new
@@ -96,7 +101,7 @@ pub struct Space {
     pub available_bytes: u64,
 }
 
-/// The space of the file system that holds `path`. The simulated one does not tell.
+/// The space of the file system that holds `path`.
 pub fn space(path: &Path) -> io::Result<Space> {
     #[cfg(not(vltava_sim))]
     {
@@ -106,8 +111,8 @@ pub fn space(path: &Path) -> io::Result<Space> {
     }
     #[cfg(vltava_sim)]
     {
-        let _ = path;
-        Err(io::Error::from(io::ErrorKind::Unsupported))
+        let (total_bytes, available_bytes) = crate::disk::space(path)?;
+        Ok(Space { total_bytes, available_bytes })
     }
 }
 

@@ -10,6 +10,8 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod clock;
+#[cfg(vltava_sim)]
+pub mod disk;
 pub mod fs;
 pub mod net;
 pub mod random;

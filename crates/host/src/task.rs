@@ -4,6 +4,10 @@ use std::future::Future;
 
 pub use tokio::task::JoinHandle;
 
+/// How long a simulated disk takes at most, about that of a good SSD's flush on a bad day.
+#[cfg(vltava_sim)]
+const MAX_DISK_DELAY_MS: u64 = 4;
+
 /// Runs a task on the current runtime.
 pub fn spawn<F>(task: F) -> JoinHandle<F::Output>
 where
@@ -13,7 +17,8 @@ where
     tokio::spawn(task)
 }
 
-/// Runs work that may block on a disk away from the runtime's own threads; in place under the simulator.
+/// Runs work that may block on a disk away from the runtime's own threads; in place, and after a random moment, under the
+/// simulator: what waits for the disk there can be overtaken by a crash.
 pub async fn blocking<T, F>(work: F) -> T
 where
     T: Send + 'static,
@@ -29,7 +34,13 @@ where
         },
     };
     #[cfg(vltava_sim)]
-    return work();
+    {
+        if turmoil::in_simulation() {
+            let delay_ms = crate::random::u64() % MAX_DISK_DELAY_MS;
+            tokio::time::sleep(std::time::Duration::from_millis(delay_ms)).await;
+        }
+        work()
+    }
 }
 
 /// Runs `task` to its end on a runtime and threads of its own, so that a saturated data path cannot starve it.

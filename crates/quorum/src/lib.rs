@@ -23,6 +23,8 @@ mod identity;
 mod log_store;
 mod membership;
 mod network;
+#[cfg(vltava_sim)]
+pub mod power_loss;
 mod pre_vote;
 mod probe;
 mod reserve;
