@@ -29,15 +29,17 @@ pub struct LogOptions {
     pub high_watermark: Offset,
     /// All logs were flushed before the process ended: nothing needs to be scanned.
     pub clean_shutdown: bool,
-    /// Where the recovery point and the cleaned part are checkpointed, so that a truncation below them can lower them first.
+    /// Where the recovery point, the start and the cleaned part are checkpointed, so that a truncation below them can
+    /// lower them first.
     pub recovery_points: Option<RecoveryPoints>,
 }
 
-/// A log's place in its directory's checkpoints of what a truncation takes back: `recovery-point-offset-checkpoint` and
-/// `cleaner-offset-checkpoint`.
+/// A log's place in its directory's checkpoints of what a truncation takes back: `recovery-point-offset-checkpoint`,
+/// `log-start-offset-checkpoint` and `cleaner-offset-checkpoint`.
 #[derive(Clone, Debug)]
 pub struct RecoveryPoints {
     pub checkpoint: Arc<OffsetCheckpoint>,
+    pub log_start_offsets: Arc<OffsetCheckpoint>,
     pub cleaner_checkpoint: Arc<OffsetCheckpoint>,
     pub partition: PartitionName,
 }
@@ -188,14 +190,11 @@ impl Log {
         start: Offset,
         epoch_checkpoint: &EpochCheckpoint,
     ) -> Result<Segment, StorageError> {
-        fs::create_dir_all(directory).unless_full(directory)?;
+        fs::create_dir_all_durably(directory).unless_full(directory)?;
         let segment = Segment::open(directory, start)?;
         epoch_checkpoint.write(&EpochsVersion { version: 1, entries: vec![] })?;
         // Last, and it flushes the directory: a directory with this file holds a whole log.
         partition_metadata::write(directory, topic_id)?;
-        if let Some(parent) = directory.parent() {
-            fs::sync_dir(parent).at(parent)?;
-        }
         Ok(segment)
     }
 
@@ -319,11 +318,10 @@ impl Log {
 
     /// The recovery point, to be checkpointed without the log's lock.
     pub fn recovery_checkpoint(&self) -> Result<RecoveryCheckpoint, StorageError> {
-        let active = self.active_segment();
-        let indexes = vec![
-            (active.offset_index.file().path().to_owned(), active.offset_index.file().handle()?),
-            (active.time_index.file().path().to_owned(), active.time_index.file().handle()?),
-        ];
+        let below = |segment: &&Arc<Segment>| segment.base_offset < self.recovery_point;
+        // It may have been sealed since, and its last index entries with it.
+        let holder = self.segments.iter().rfind(below).unwrap_or_else(|| self.active_segment());
+        let indexes = holder.indexes()?;
         Ok(RecoveryCheckpoint {
             offset: self.recovery_point,
             indexes,
@@ -386,7 +384,7 @@ impl Log {
         unless_full(self.take_snapshot())?;
         let active = Arc::clone(self.active_segment());
         unless_full(active.complete_time_index())?;
-        for (path, file) in self.recovery_checkpoint()?.indexes {
+        for (path, file) in active.indexes()? {
             file.sync_data().at(&path)?;
         }
         self.flush()

@@ -62,7 +62,7 @@ pub struct LogDir {
     meta_properties: Mutex<Option<MetaProperties>>,
     recovery_points: Arc<OffsetCheckpoint>,
     high_watermarks: OffsetCheckpoint,
-    log_start_offsets: OffsetCheckpoint,
+    log_start_offsets: Arc<OffsetCheckpoint>,
     cleaned: Arc<OffsetCheckpoint>,
     /// Partitions that were being moved here when the last run ended.
     interrupted_moves: Mutex<Vec<PartitionName>>,
@@ -73,7 +73,7 @@ pub struct LogDir {
 impl LogDir {
     /// Creates the directory if it is missing, and locks it.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        fs::create_dir_all(path).at(path)?;
+        fs::create_dir_all_durably(path).at(path)?;
         let lock = Lock::take(path)?;
         let checkpoint = |name: &str| OffsetCheckpoint::open(path.join(name));
         Ok(Self {
@@ -81,7 +81,7 @@ impl LogDir {
             meta_properties: Mutex::new(read_meta_properties(path)?),
             recovery_points: Arc::new(checkpoint("recovery-point-offset-checkpoint")?),
             high_watermarks: checkpoint("replication-offset-checkpoint")?,
-            log_start_offsets: checkpoint("log-start-offset-checkpoint")?,
+            log_start_offsets: Arc::new(checkpoint("log-start-offset-checkpoint")?),
             cleaned: Arc::new(checkpoint("cleaner-offset-checkpoint")?),
             interrupted_moves: Mutex::default(),
             deleted: Mutex::default(),
@@ -339,6 +339,7 @@ impl LogDir {
     pub(crate) fn recovery_points_of(&self, partition: &PartitionName) -> RecoveryPoints {
         RecoveryPoints {
             checkpoint: Arc::clone(&self.recovery_points),
+            log_start_offsets: Arc::clone(&self.log_start_offsets),
             cleaner_checkpoint: Arc::clone(&self.cleaned),
             partition: partition.clone(),
         }

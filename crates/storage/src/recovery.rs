@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use vltava_host::fs::{self, FileExt};
-use vltava_protocol::batch::BatchHeader;
-use vltava_replication::{EpochCache, ProducerStates};
+use vltava_protocol::batch::{BatchHeader, HEADER_SIZE};
+use vltava_replication::{EpochCache, EpochEntry, ProducerStates};
 use vltava_types::{LeaderEpoch, Offset};
 
 use crate::cleaner::finish_interrupted_swaps;
@@ -60,9 +60,11 @@ impl Log {
             clean_shutdown: options.clean_shutdown,
             recovery_point: options.recovery_point.max(options.log_start_offset),
             epochs_are_missing: checkpointed_epochs.is_none(),
-            epochs: checkpointed_epochs.clone().unwrap_or_default(),
+            checkpointed_epochs: checkpointed_epochs.clone().unwrap_or_default(),
+            epochs: EpochCache::default(),
             report: RecoveryReport::default(),
             segments: Vec::new(),
+            first_scanned: None,
             end_offset: Offset(0),
             bytes_since_index_entry: 0,
         };
@@ -73,9 +75,10 @@ impl Log {
         if recovery.segments.is_empty() || starts_beyond_end {
             recovery.start_over(options.log_start_offset)?;
         }
-        let Recovery { mut epochs, mut report, segments, end_offset: log_end_offset, bytes_since_index_entry, .. } =
-            recovery;
-        let log_start_offset = options.log_start_offset.max(segments[0].base_offset);
+        let log_start_offset = options.log_start_offset.max(recovery.segments[0].base_offset);
+        recovery.restore_first_epochs(log_start_offset)?;
+        let Recovery { mut epochs, mut report, segments, first_scanned, .. } = recovery;
+        let (log_end_offset, bytes_since_index_entry) = (recovery.end_offset, recovery.bytes_since_index_entry);
         let known_offset = options.high_watermark.max(options.recovery_point);
         report.lost_below = (log_end_offset < known_offset).then_some(known_offset);
 
@@ -119,15 +122,17 @@ impl Log {
         if options.clean_shutdown {
             log.recovery_point = log_end_offset;
         } else {
-            log.flush_recovered()?;
+            log.flush_recovered(first_scanned)?;
         }
         Ok((log, report))
     }
 
     /// What was just read may be in the page cache only, if it was the process that crashed and not the machine.
-    fn flush_recovered(&mut self) -> Result<(), StorageError> {
-        let first = self.segments.partition_point(|segment| segment.base_offset <= self.recovery_point);
-        for segment in &self.segments[first.saturating_sub(1)..] {
+    fn flush_recovered(&mut self, first_scanned: Option<usize>) -> Result<(), StorageError> {
+        // The last index entry of a segment that ends at the recovery point was written when it was sealed, after that.
+        let after = self.segments.partition_point(|segment| segment.base_offset < self.recovery_point);
+        let first = first_scanned.unwrap_or(usize::MAX).min(after.saturating_sub(1));
+        for segment in &self.segments[first..] {
             let (offset_index, time_index) = (segment.offset_index.file(), segment.time_index.file());
             for (path, file) in [
                 (segment.path(), Arc::clone(segment.file())),
@@ -190,10 +195,14 @@ struct Recovery<'a> {
     recovery_point: Offset,
     /// The checkpoint was missing or malformed, so that even trusted segments are walked for their epochs.
     epochs_are_missing: bool,
+    checkpointed_epochs: EpochCache,
+    /// Up to the end of what is recovered so far: from the checkpoint for what is trusted, from the batches for what is not.
     epochs: EpochCache,
     report: RecoveryReport,
     /// Those recovered so far.
     segments: Vec<Arc<Segment>>,
+    /// The first of them whose indexes were rebuilt.
+    first_scanned: Option<usize>,
     /// Where they end.
     end_offset: Offset,
     /// In the last of them.
@@ -205,9 +214,17 @@ impl Recovery<'_> {
         let mut rest = base_offsets.iter().copied().peekable();
         while let Some(base_offset) = rest.next() {
             let segment = Segment::open(self.directory, base_offset)?;
+            if self.is_torn_off(&segment)? {
+                self.report.bytes_cut += segment.size();
+                remove_segment_files(self.directory, base_offset)?;
+                break;
+            }
             let is_flushed = rest.peek().is_some_and(|next| *next <= self.recovery_point);
             let is_trusted = (self.clean_shutdown || is_flushed) && self.trust(&segment)?;
-            let was_cut = !is_trusted && self.scan(&segment)?;
+            if !is_trusted {
+                self.first_scanned.get_or_insert(self.segments.len());
+            }
+            let was_cut = !is_trusted && self.scan(&segment, is_flushed)?;
             if rest.peek().is_some() && !was_cut {
                 segment.seal()?;
             }
@@ -224,6 +241,29 @@ impl Recovery<'_> {
             remove_segment_files(self.directory, base_offset)?;
         }
         Ok(())
+    }
+
+    /// Whether a crash has torn this segment from the one before it. It begins where that one ends; but
+    /// - below the recovery point nothing can be missing, and Kafka's compaction may have left a gap;
+    /// - a gap that is too wide for a segment was appended.
+    ///
+    /// If it begins later otherwise, the end of the other never reached the disk, and nothing but this tells of it. If it
+    /// begins earlier, the log was about to start over there.
+    fn is_torn_off(&self, segment: &Segment) -> Result<bool, StorageError> {
+        if self.segments.is_empty() || segment.base_offset == self.end_offset {
+            return Ok(false);
+        }
+        if segment.base_offset < self.end_offset {
+            return Ok(true);
+        }
+        if self.clean_shutdown || segment.base_offset <= self.recovery_point {
+            return Ok(false);
+        }
+        match segment.scan(0, segment.size(), HEADER_SIZE).next() {
+            Ok(Some(first)) => Ok(first.header.last_offset().value() - self.end_offset.value() <= i64::from(i32::MAX)),
+            Ok(None) | Err(StorageError::Corrupt { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a flushed segment looks right, without reading all of it.
@@ -248,6 +288,7 @@ impl Recovery<'_> {
                 }
             }
         }
+        self.trust_epochs_below(tail.end_offset);
         self.end_offset = tail.end_offset;
         self.bytes_since_index_entry = tail.bytes_since_index_entry;
         Ok(true)
@@ -255,15 +296,16 @@ impl Recovery<'_> {
 
     /// Checks every batch that may not have been flushed, rebuilds the indexes, and cuts the segment where the first bad
     /// batch begins. Returns whether it was cut.
-    fn scan(&mut self, segment: &Segment) -> Result<bool, StorageError> {
-        let anchor = if self.epochs_are_missing { None } else { self.anchor(segment)? };
+    fn scan(&mut self, segment: &Segment, is_flushed: bool) -> Result<bool, StorageError> {
+        // A flushed segment is scanned because its indexes are not what they were: none of their entries can be relied on.
+        let anchor = if self.epochs_are_missing || is_flushed { None } else { self.anchor(segment)? };
         let (start, mut end_offset, mut bytes_since_index_entry) = match &anchor {
             // The anchor gets its entry again.
             Some(batch) => (batch.position, batch.header.base_offset, u64::from(self.interval) + 1),
             None => (0, segment.base_offset.max(self.end_offset), 0),
         };
         segment.truncate_indexes(anchor.map_or(segment.base_offset, |batch| batch.header.last_offset()))?;
-        self.epochs.truncate_from_end(end_offset);
+        self.trust_epochs_below(end_offset);
         self.report.indexes_rebuilt += 1;
         let size = segment.size();
         let mut scan = segment.scan(start, size, Scan::LONG);
@@ -304,7 +346,9 @@ impl Recovery<'_> {
         if self.clean_shutdown || self.recovery_point <= segment.base_offset || segment.base_offset < self.end_offset {
             return Ok(None);
         }
-        if !segment.offset_index.is_sane(segment.size())? || !segment.time_index.is_sane()? {
+        let is_sane = segment.offset_index.is_sane(segment.size())? && segment.time_index.is_sane()?;
+        // Both indexes get their entries together.
+        if !is_sane || segment.time_index.last()?.is_none() {
             return Ok(None);
         }
         let Some(OffsetEntry { offset, position }) = segment.offset_index.floor(self.recovery_point.value() - 1)?
@@ -333,6 +377,37 @@ impl Recovery<'_> {
         Ok(())
     }
 
+    /// A start that moved up and was not checkpointed has come down again. The epochs below it went with it: what they
+    /// were is read from the batches.
+    fn restore_first_epochs(&mut self, log_start_offset: Offset) -> Result<(), StorageError> {
+        let known_from = self.epochs.entries().first().map_or(self.end_offset, |first| first.start_offset);
+        let mut below: Vec<EpochEntry> = Vec::new();
+        for segment in self.segments.iter().take_while(|segment| segment.base_offset < known_from) {
+            let Some(first) = segment.find(log_start_offset, segment.size())? else { continue };
+            let mut scan = segment.scan(first.position, segment.size(), Scan::LONG);
+            while let Some(BatchHeader { partition_leader_epoch: epoch, base_offset, .. }) =
+                scan.next()?.map(|batch| batch.header).filter(|header| header.base_offset < known_from)
+            {
+                if epoch > LeaderEpoch::NONE && below.last().is_none_or(|last| last.epoch < epoch) {
+                    below.push(EpochEntry { epoch, start_offset: base_offset });
+                }
+            }
+        }
+        if !below.is_empty() {
+            self.epochs = EpochCache::from_entries(below.into_iter().chain(self.epochs.entries().iter().copied()));
+        }
+        Ok(())
+    }
+
+    /// Takes over what the checkpoint says of the batches below `offset`.
+    fn trust_epochs_below(&mut self, offset: Offset) {
+        for entry in self.checkpointed_epochs.entries().iter().filter(|entry| entry.start_offset < offset) {
+            if self.epochs.latest().is_none_or(|latest| latest.epoch < entry.epoch) {
+                self.epochs.assign(entry.epoch, entry.start_offset);
+            }
+        }
+    }
+
     fn note_epoch(&mut self, header: &BatchHeader) {
         let epoch = header.partition_leader_epoch;
         if epoch > LeaderEpoch::NONE && self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
@@ -341,7 +416,7 @@ impl Recovery<'_> {
     }
 }
 
-/// Newest snapshot that is whole, then the headers of everything after it. Snapshots beyond the log end and torn ones are
+/// Newest snapshot that is whole, then the headers of everything after it. Torn snapshots and those outside of the log are
 /// removed.
 pub(crate) fn load_producers(
     directory: &Path,
@@ -353,7 +428,8 @@ pub(crate) fn load_producers(
     let mut from = segments[0].base_offset;
     while let Some(newest) = snapshots.last().copied() {
         let path = file_path(directory, newest, SNAPSHOT_SUFFIX);
-        if newest <= log_end_offset
+        // What producers did between an older one and the first segment is not there to be replayed.
+        if (segments[0].base_offset..=log_end_offset).contains(&newest)
             && let Some(snapshot) = producer_snapshot::read(&path)?
         {
             producers = snapshot;

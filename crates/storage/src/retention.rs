@@ -47,6 +47,11 @@ impl Log {
         self.advance_log_start_offset(self.segments[count].base_offset)?;
         let segments = Arc::clone(&self.segments);
         for segment in &segments[..count] {
+            // Oldest first, and after what the log goes on with, on disk too: whatever a crash leaves has no hole and ends
+            // where the log did.
+            if self.directory_flushed < self.directory_version {
+                fs::sync_dir(&self.directory).at(&self.directory)?;
+            }
             deleted.bytes += segment.size();
             self.rename_deleted(segment, now)?;
             self.rename_deleted_snapshot(segment.base_offset, now)?;

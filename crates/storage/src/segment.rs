@@ -257,6 +257,20 @@ impl Segment {
         }
     }
 
+    /// Where the last batch ends that lies below `offset` as a whole; the base offset if there is none.
+    pub fn end_below(&self, offset: Offset) -> Result<Offset, StorageError> {
+        let start = self.indexed_start(offset.plus(-1), self.size())?;
+        let mut end_offset = self.base_offset;
+        let mut scan = self.scan(start, self.size(), Scan::SHORT);
+        while let Some(batch) = scan.next()? {
+            if batch.header.last_offset() >= offset {
+                break;
+            }
+            end_offset = batch.header.next_offset();
+        }
+        Ok(end_offset)
+    }
+
     /// Takes the largest timestamp of a sealed segment from its time index.
     pub fn load_largest_timestamp(&self) -> Result<(), StorageError> {
         *self.largest_timestamp.lock() = self.time_index.last()?;
@@ -324,6 +338,15 @@ impl Segment {
         self.offset_index.truncate_to_offset(offset.value())?;
         self.time_index.truncate_to_offset(offset.value())?;
         self.load_largest_timestamp()
+    }
+
+    /// The index files, open.
+    pub fn indexes(&self) -> Result<Vec<(PathBuf, Arc<File>)>, StorageError> {
+        let (offset_index, time_index) = (self.offset_index.file(), self.time_index.file());
+        Ok(vec![
+            (offset_index.path().to_owned(), offset_index.handle()?),
+            (time_index.path().to_owned(), time_index.handle()?),
+        ])
     }
 
     /// The files of this segment.

@@ -15,10 +15,10 @@ use crate::segment::{SNAPSHOT_SUFFIX, Segment, file_path};
 use crate::{Log, StorageError};
 
 impl Log {
-    /// Drops everything from `offset` on; if it lies within a batch, the whole batch. Epochs and producers follow.
-    /// Returns the new log end offset. From the log end on there are no records to drop, but there may be an epoch that
-    /// never got one. Below the log start offset, the log start offset comes down with it. Durable on
-    /// return, so that what was dropped cannot come back under records appended later.
+    /// Drops everything from `offset` on; if it lies within a batch, the whole batch, and if it lies in a gap, the gap.
+    /// Epochs and producers follow. Returns the new log end offset. From the log end on there are no records to drop, but
+    /// there may be an epoch that never got one. Below the log start offset, the log start offset comes down with it. Durable
+    /// on return, so that what was dropped cannot come back under records appended later.
     ///
     /// A crash on the way leaves either a longer log, with all of its end scanned at the next opening, or the
     /// truncated one: the recovery point is lowered first, and segments go from the last one down. Without room for the
@@ -41,9 +41,9 @@ impl Log {
         let segment = Arc::clone(&self.segments[index]);
         let batch = segment.find(offset, segment.size())?;
         let position = batch.map_or(segment.size(), |batch| batch.position);
-        let new_end = batch.map_or(offset, |batch| offset.min(batch.header.base_offset));
+        let new_end = segment.end_below(offset)?;
 
-        self.begin_truncation(new_end)?;
+        self.begin_truncation(new_end, new_end)?;
         let mut epochs = self.epochs.clone();
         epochs.truncate_from_end(new_end);
         self.replace_epochs(epochs)?;
@@ -74,17 +74,16 @@ impl Log {
         self.log_start_offset = self.log_start_offset.min(new_end);
         self.recovery_point = self.recovery_point.min(new_end);
         self.producers = load_producers(&self.directory, &mut self.snapshots, &self.segments, new_end)?;
-        if tail.end_offset < new_end {
-            // The cut lies in a gap. An empty segment keeps the log end there, even over a restart.
-            self.roll(new_end)?;
-        }
+        assert!(tail.end_offset == new_end, "a log ends where its last batch does");
         fs::sync_dir(&self.directory).at(&self.directory)
     }
 
     /// Drops everything; the next record gets `offset`, which is also the new log start offset. For a follower whose
     /// leader's log begins beyond its own end. Durable on return.
     pub fn truncate_fully_and_start_at(&mut self, offset: Offset) -> Result<(), StorageError> {
-        self.begin_truncation(offset)?;
+        // None of the segments may be trusted if only some of them are gone after a crash.
+        let first = self.segments[0].base_offset;
+        self.begin_truncation(offset.min(first), offset)?;
         self.replace_epochs(EpochCache::default())?;
         self.start_over(offset).map_err(StorageError::or_failed)
     }
@@ -106,14 +105,16 @@ impl Log {
         Ok(())
     }
 
-    /// Makes readers and flushes under way void, and makes sure that the next opening scans what comes after `new_end`.
-    /// Without room for the checkpoint the log stays as it was.
-    fn begin_truncation(&mut self, new_end: Offset) -> Result<(), StorageError> {
+    /// Makes readers and flushes under way void, and makes sure that the next opening scans what comes after
+    /// `recovery_point` and does not pass over records that come after `start_offset`. Without room for the checkpoints the
+    /// log stays as it was.
+    fn begin_truncation(&mut self, recovery_point: Offset, start_offset: Offset) -> Result<(), StorageError> {
         self.truncations.fetch_add(1, Ordering::AcqRel);
-        if let Some(recovery_points) = &self.recovery_points {
-            recovery_points.checkpoint.lower(&recovery_points.partition, new_end)?;
+        if let Some(checkpoints) = &self.recovery_points {
+            checkpoints.checkpoint.lower(&checkpoints.partition, recovery_point)?;
+            checkpoints.log_start_offsets.lower(&checkpoints.partition, start_offset)?;
             // What comes after the new end was never cleaned, whatever is appended there.
-            recovery_points.cleaner_checkpoint.lower(&recovery_points.partition, new_end)?;
+            checkpoints.cleaner_checkpoint.lower(&checkpoints.partition, recovery_point)?;
         }
         Ok(())
     }

@@ -429,6 +429,7 @@ fn a_truncation_lowers_the_cleaner_checkpoint() {
     let checkpoint = |name: &str| Arc::new(OffsetCheckpoint::open(directory.path().join(name)).expect("empty"));
     let points = RecoveryPoints {
         checkpoint: checkpoint("recovery-point-offset-checkpoint"),
+        log_start_offsets: checkpoint("log-start-offset-checkpoint"),
         cleaner_checkpoint: checkpoint("cleaner-offset-checkpoint"),
         partition: partition.clone(),
     };

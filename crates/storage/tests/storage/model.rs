@@ -65,15 +65,13 @@ impl Model {
         bytes
     }
 
-    fn truncate(&mut self, offset: i64) {
-        while let Some((header, _)) = self.batches.last()
-            && header.last_offset().value() >= offset
-        {
-            let offset = offset.min(header.base_offset.value());
-            self.batches.pop();
-            self.end = self.end.min(offset);
+    /// `first_base` is where the first segment that there is begins.
+    fn truncate(&mut self, offset: i64, first_base: i64) {
+        if offset >= self.end {
+            return;
         }
-        self.end = self.end.min(offset);
+        self.batches.retain(|(header, _)| header.next_offset().value() <= offset);
+        self.end = self.batches.last().map_or(first_base, |(header, _)| header.next_offset().value().max(first_base));
         self.start = self.start.min(self.end);
     }
 
@@ -120,7 +118,7 @@ fn check(steps: &[Step]) {
             Step::Flush => log.flush().expect("flushed"),
             Step::Truncate(percent) => {
                 let offset = model.at(*percent);
-                model.truncate(offset);
+                model.truncate(offset, log.segments()[0].base_offset.value());
                 assert_eq!(log.truncate_to(Offset(offset)).expect("truncated"), Offset(model.end));
             }
             Step::AdvanceStart(percent) => {
@@ -135,7 +133,8 @@ fn check(steps: &[Step]) {
                 log.remove_deleted_files(TimestampMs(0)).expect("removed");
             }
             Step::StartOver(beyond) => {
-                model = Model { start: model.end + beyond, end: model.end + beyond, batches: vec![], ..model };
+                let start = model.end + beyond;
+                model = Model { start, end: start, batches: vec![], ..model };
                 log.truncate_fully_and_start_at(Offset(model.end)).expect("emptied");
             }
             Step::Restart { clean } => {

@@ -248,8 +248,10 @@ fn a_truncation_lowers_the_checkpointed_recovery_point_first() {
     let partition = PartitionName::new("orders", PartitionIndex(0));
     let file = directory.path().join("recovery-point-offset-checkpoint");
     let checkpoint = Arc::new(OffsetCheckpoint::open(file.clone()).expect("empty"));
+    let starts = OffsetCheckpoint::open(directory.path().join("log-start-offset-checkpoint")).expect("empty");
     let recovery_points = RecoveryPoints {
         checkpoint: Arc::clone(&checkpoint),
+        log_start_offsets: Arc::new(starts),
         cleaner_checkpoint: Arc::clone(&checkpoint),
         partition: partition.clone(),
     };
@@ -287,4 +289,109 @@ fn a_log_below_its_start_offset_starts_over() {
     assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(50), Offset(50)));
     log.append_as_leader(&batch(50, 1, 3)).expect("appended");
     expect!["50..=50@3"].assert_eq(&show(&log));
+}
+
+/// Segments of nine records in three batches: 0, 27, 54, 81.
+fn four_segments(path: &Path, epochs: impl Fn(i64) -> i32) {
+    let mut log = create(path, config());
+    for i in 0..30 {
+        append(&mut log, 3, epochs(i));
+    }
+    log.flush().expect("flushed");
+}
+
+/// A write that never reached the disk leaves no trace if it was the segment's last.
+#[test]
+fn trap_28_a_segment_that_does_not_continue_the_one_before_is_dropped() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("orders-0");
+    four_segments(&path, |_| 0);
+    let second = path.join("00000000000000000027.log");
+    let contents = fs::read(&second).expect("readable");
+    let last = batches(&contents).last().expect("batches").expect("whole").position;
+    fs::write(&second, &contents[..last]).expect("written");
+    // Below the recovery point it would be a gap that compaction has left.
+    let (log, report) = open(&path, 40, false);
+    assert_eq!((log.log_end_offset(), log.segments().len()), (Offset(51), 2));
+    assert!(report.bytes_cut > 0);
+}
+
+/// A crash in the middle of starting over, whose removals were lost and whose new segment was not.
+#[test]
+fn trap_28_a_segment_within_another_ones_offsets_is_dropped() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("orders-0");
+    four_segments(&path, |_| 0);
+    fs::write(path.join("00000000000000000040.log"), b"").expect("written");
+    let (log, _) = open(&path, 0, false);
+    assert_eq!(log.log_end_offset(), Offset(54));
+    let read = log.reader().read(Offset(45), everything()).expect("in range");
+    assert!(show_batches(&read).starts_with("45..=47"));
+}
+
+#[test]
+fn trap_01_a_damaged_index_costs_no_epochs() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("orders-0");
+    four_segments(&path, |batch| batch as i32 / 7);
+    let expected = show_epochs(&open(&path, 0, false).0);
+    fs::remove_file(path.join("00000000000000000000.timeindex")).expect("removed");
+    assert_eq!(show_epochs(&open(&path, 90, false).0), expected);
+}
+
+/// DeleteRecords has moved the start up, and the power failed before that was checkpointed.
+#[test]
+fn trap_01_epochs_come_back_with_the_start() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("orders-0");
+    four_segments(&path, |batch| batch as i32 / 7);
+    let expected = show_epochs(&open(&path, 0, false).0);
+    for start in [30, 90] {
+        let (mut log, _) = open(&path, 90, false);
+        log.advance_log_start_offset(Offset(start)).expect("in range");
+        log.flush().expect("flushed");
+        drop(log);
+        assert_eq!(show_epochs(&open(&path, 90, false).0), expected, "after a start at {start}");
+    }
+}
+
+#[test]
+fn trap_28_a_short_time_index_of_a_flushed_segment_is_rebuilt_as_a_whole() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("orders-0");
+    four_segments(&path, |_| 0);
+    let expected = derived_files(&path);
+    let file = path.join("00000000000000000027.timeindex");
+    fs::write(&file, b"").expect("written");
+    let (mut log, _) = open(&path, 90, false);
+    log.close().expect("closed");
+    let rebuilt = derived_files(&path);
+    let time_index = |files: &[(String, Vec<u8>)]| {
+        files.iter().find(|(name, _)| name == "00000000000000000027.timeindex").map(|(_, contents)| contents.clone())
+    };
+    assert_eq!(time_index(&rebuilt), time_index(&expected));
+}
+
+#[test]
+fn a_truncation_below_the_start_lowers_the_checkpointed_start_first() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let partition = PartitionName::new("orders", PartitionIndex(0));
+    let checkpoint = |name: &str| Arc::new(OffsetCheckpoint::open(directory.path().join(name)).expect("empty"));
+    let points = RecoveryPoints {
+        checkpoint: checkpoint("recovery-point-offset-checkpoint"),
+        log_start_offsets: checkpoint("log-start-offset-checkpoint"),
+        cleaner_checkpoint: checkpoint("cleaner-offset-checkpoint"),
+        partition: partition.clone(),
+    };
+    let starts = Arc::clone(&points.log_start_offsets);
+    let options = LogOptions { recovery_points: Some(points), ..LogOptions::default() };
+    let path = directory.path().join("orders-0");
+    let mut log = Log::create(&path, Default::default(), Arc::new(config()), options).expect("created");
+    for _ in 0..10 {
+        append(&mut log, 3, 1);
+    }
+    log.advance_log_start_offset(Offset(25)).expect("in range");
+    starts.update([(partition.clone(), Offset(25))]).expect("written");
+    assert_eq!(log.truncate_to(Offset(11)).expect("truncated"), Offset(9));
+    assert_eq!(starts.get(&partition), Some(Offset(9)));
 }
