@@ -34,9 +34,12 @@ enum Task {
     Check,
     /// Run whole clusters in one process on a simulated clock, network and disk.
     Sim {
-        /// Only faults at random moments, from so many seeds.
+        /// Only faults and power losses at random moments, from so many seeds.
         #[arg(long, conflicts_with = "arguments")]
         seeds: Option<u64>,
+        /// Only logs on a disk that fails, from so many seeds.
+        #[arg(long, conflicts_with_all = ["arguments", "seeds"])]
+        storage_seeds: Option<u64>,
         /// Passed on to `cargo test`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -54,7 +57,8 @@ fn main() -> ExitCode {
         Task::Test { suites } => test(&suites),
         Task::Check => check(),
         Task::Sim { seeds: Some(seeds), .. } => sim_seeds(seeds),
-        Task::Sim { seeds: None, arguments } => sim(&arguments),
+        Task::Sim { storage_seeds: Some(seeds), .. } => storage_seeds(seeds),
+        Task::Sim { arguments, .. } => sim(&arguments),
         Task::Image => image::build(),
         Task::Containers => containers(),
         Task::Smoke => smoke(),
@@ -106,8 +110,14 @@ fn sim(arguments: &[String]) -> anyhow::Result<()> {
 }
 
 fn sim_seeds(count: u64) -> anyhow::Result<()> {
-    let test = ["--test", "three_brokers", "any_fault_at_any_moment", "--", "--nocapture"];
+    let test =
+        ["--test", "three_brokers", "--", "--nocapture", "any_fault_at_any_moment", "several_brokers_lose_power"];
     run(sim_cargo().env("VLTAVA_SEEDS", format!("0..{count}")).arg("test").args(test))
+}
+
+fn storage_seeds(count: u64) -> anyhow::Result<()> {
+    let test = ["--test", "storage", "--", "--nocapture"];
+    run(sim_cargo().env("VLTAVA_STORAGE_SEEDS", format!("0..{count}")).arg("test").args(test))
 }
 
 /// The simulator is a workspace of its own, because it is built with `--cfg vltava_sim`; see its `.cargo/config.toml`.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use vltava::node::Node;
 use vltava_broker::config::BrokerConfig;
+use vltava_host::disk::{Faults, SimDisk};
 
 /// Where simulated time begins: 2026-01-01T00:00:00Z.
 const EPOCH_SECONDS: u64 = 1_767_225_600;
@@ -40,6 +41,8 @@ pub struct Cluster {
     sim: turmoil::Sim<'static>,
     brokers: u16,
     clients: Vec<String>,
+    /// By broker.
+    disks: BTreeMap<i32, SimDisk>,
 }
 
 impl Cluster {
@@ -57,11 +60,16 @@ impl Cluster {
             // A segment is one write of a sender: HTTP/2 sends many small ones before it reads.
             .tcp_capacity(65_536)
             .build();
+        let mut disks = BTreeMap::new();
+        SimDisk::unmount_all();
         for id in 1..=options.brokers {
+            let disk_seed = vltava_host::random::u64();
+            let disk = SimDisk::mount(mount_point(id), disk_seed);
+            disks.insert(i32::from(id), disk.clone());
             let properties = properties(id, options);
-            sim.host(host_name(id), move || run_broker(properties.clone(), host_name(id)));
+            sim.host(host_name(id), move || run_broker(properties.clone(), host_name(id), disk.clone()));
         }
-        Self { sim, brokers: options.brokers, clients: Vec::new() }
+        Self { sim, brokers: options.brokers, clients: Vec::new(), disks }
     }
 
     /// Adds a client. The simulation ends when all clients have.
@@ -98,9 +106,23 @@ impl Cluster {
         self.sim.elapsed()
     }
 
-    /// Power loss: the broker is gone at once, and so is what it had not synced. It says goodbye to nobody, and whoever
-    /// connects waits for ever.
+    /// The broker's disk.
+    #[must_use]
+    pub fn disk(&self, broker: i32) -> &SimDisk {
+        &self.disks[&broker]
+    }
+
+    /// Has the broker's disk lose its power in the middle of the n-th change from now on. Whoever steps the cluster then
+    /// has to [`Cluster::crash`] the broker.
+    pub fn fail_power_at(&mut self, broker: i32, change: u64) {
+        self.disk(broker).set_faults(Faults { power_fails_at: Some(change), ..Faults::default() });
+    }
+
+    /// Power loss: the broker is gone at once, and so is some of what it had not synced, or all. It says goodbye to nobody,
+    /// and whoever connects waits for ever.
     pub fn crash(&mut self, broker: i32) {
+        // First, so that what the dying process does on its way finds no disk.
+        self.disk(broker).lose_power();
         // What the dying process would send on closing its sockets is dropped.
         self.drop_all(broker);
         // It does not close them in the same order each time, which nobody sees but a trace.
@@ -111,6 +133,7 @@ impl Cluster {
 
     /// Starts a crashed broker on what is left of its disk.
     pub fn restart(&mut self, broker: i32) {
+        self.disk(broker).restore_power();
         self.heal(broker, Meanwhile::Lost);
         self.sim.bounce(broker_name(broker));
     }
@@ -168,6 +191,11 @@ fn host_name(id: u16) -> String {
     format!("broker-{id}")
 }
 
+/// Where a broker finds its disk.
+fn mount_point(id: u16) -> String {
+    format!("/{}", host_name(id))
+}
+
 fn broker_name(id: i32) -> String {
     format!("broker-{id}")
 }
@@ -184,7 +212,7 @@ fn properties(id: u16, options: &ClusterOptions) -> BTreeMap<String, String> {
         ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned()),
         ("controller.listener.names", "CONTROLLER".to_owned()),
         ("controller.quorum.voters", voters.join(",")),
-        ("log.dirs", "/data".to_owned()),
+        ("log.dirs", format!("{}/data", mount_point(id))),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
@@ -193,8 +221,15 @@ fn properties(id: u16, options: &ClusterOptions) -> BTreeMap<String, String> {
     properties
 }
 
-async fn run_broker(properties: BTreeMap<String, String>, host: String) -> turmoil::Result {
-    let read = BrokerConfig::from_properties(&properties, &host)?;
-    let mut node = Node::start(read.config).await?;
-    Err(node.failed().await.into())
+async fn run_broker(properties: BTreeMap<String, String>, host: String, disk: SimDisk) -> turmoil::Result {
+    let config = BrokerConfig::from_properties(&properties, &host)?.config;
+    let failure = match Node::start(config).await {
+        Ok(mut node) => node.failed().await,
+        Err(failure) => failure,
+    };
+    if disk.is_without_power() {
+        // Nor is there power for the rest of the machine: it waits for the simulator to notice.
+        std::future::pending::<()>().await;
+    }
+    Err(failure.into())
 }

@@ -9,6 +9,11 @@ use crate::workload::{Producer, acts_as_leader, find_controller, find_leader, re
 
 const TOPIC: &str = "events";
 
+const BROKERS: i32 = 3;
+
+/// How long a disk has for the changes that are left to it before its power fails.
+const LONGEST_DYING: Duration = Duration::from_millis(50);
+
 /// What clients wait between two values: so few that a run is short, so many that a fault finds some under way.
 const PACE: Duration = Duration::from_millis(5);
 
@@ -23,7 +28,7 @@ const VALUES_AFTER_HEALING: usize = 30;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
-    /// It is gone at once, with everything that it had not synced, and starts again later.
+    /// It is gone at once, with some of what it had not synced or all, and starts again later.
     PowerLoss,
     /// Other brokers do not reach it any more; clients do.
     Isolation(Meanwhile),
@@ -37,6 +42,21 @@ pub enum Victim {
     PartitionLeader,
     /// The leader of the metadata quorum, which may lead the partition too.
     Controller,
+    /// The partition's leader and the next broker, at once.
+    LeaderAndAnother,
+    /// All brokers at once.
+    Everyone,
+}
+
+impl Victim {
+    fn brokers(self, leader: i32, controller: i32) -> Vec<i32> {
+        match self {
+            Self::PartitionLeader => vec![leader],
+            Self::Controller => vec![controller],
+            Self::LeaderAndAnother => vec![leader, leader % BROKERS + 1],
+            Self::Everyone => (1..=BROKERS).collect(),
+        }
+    }
 }
 
 /// One run.
@@ -50,6 +70,10 @@ pub struct Scenario {
     pub delay: Duration,
     /// And lasts so long.
     pub lasts: Duration,
+    /// `vltava.durability`: `flush` or `page-cache`.
+    pub durability: &'static str,
+    /// The power fails in the middle of this change of the victim's disk, counted from when the fault strikes.
+    pub dies_at_change: Option<u64>,
 }
 
 /// What a run showed.
@@ -67,7 +91,8 @@ impl Scenario {
     #[must_use]
     pub fn new(seed: u64, fault: Fault, victim: Victim) -> Self {
         let delay = Duration::from_millis(7);
-        Self { seed, fault, victim, values_before: 20, delay, lasts: Duration::from_secs(8) }
+        let lasts = Duration::from_secs(8);
+        Self { seed, fault, victim, values_before: 20, delay, lasts, durability: "flush", dies_at_change: None }
     }
 
     /// A fault whose kind, victim, moment and length follow from the seed.
@@ -83,11 +108,30 @@ impl Scenario {
             Fault::Disconnection(Meanwhile::Lost),
         ][draw(5) as usize];
         let victim = [Victim::PartitionLeader, Victim::Controller][draw(2) as usize];
+        let dies_at_change = (draw(2) == 0).then(|| 1 + draw(20));
+        Self { fault, victim, dies_at_change, ..Self::at_any_moment(seed) }
+    }
+
+    /// Several brokers lose power at once, at a moment that follows from the seed: all of them in `flush` mode, or all but
+    /// one in `page-cache` mode.
+    #[must_use]
+    pub fn power_loss_from_seed(seed: u64) -> Self {
+        let moment = Self::at_any_moment(seed);
+        let draw = |below: u64| vltava_host::random::u64() % below;
+        let (victim, durability) =
+            [(Victim::Everyone, "flush"), (Victim::LeaderAndAnother, "page-cache")][draw(2) as usize];
+        let dies_at_change = (draw(2) == 0).then(|| 1 + draw(20));
+        Self { fault: Fault::PowerLoss, victim, durability, dies_at_change, ..moment }
+    }
+
+    fn at_any_moment(seed: u64) -> Self {
+        vltava_host::random::seed(!seed);
+        let draw = |below: u64| vltava_host::random::u64() % below;
         let values_before = 5 + draw(40) as usize;
         let delay = Duration::from_millis(draw(60));
         // Some are over before anybody is sure that they happened.
         let lasts = Duration::from_millis([draw(1000), 1000 + draw(3000), 4000 + draw(4000)][draw(3) as usize]);
-        Self { seed, fault, victim, values_before, delay, lasts }
+        Self { values_before, delay, lasts, ..Self::new(seed, Fault::None, Victim::PartitionLeader) }
     }
 
     /// Produces and consumes through the fault, waits until all replicas are in sync again, and reads everything back.
@@ -96,11 +140,14 @@ impl Scenario {
     pub fn run(self) -> Outcome {
         let history = Arc::new(Mutex::new(History::default()));
         let stage = Arc::new(Mutex::new(Stage::Before));
-        let mut cluster = Cluster::new(&ClusterOptions::new(self.seed));
+        let mut options = ClusterOptions::new(self.seed);
+        options.properties.insert("vltava.durability".to_owned(), self.durability.to_owned());
+        let mut cluster = Cluster::new(&options);
         cluster.client("client", client(self, cluster.bootstrap(), Arc::clone(&history), Arc::clone(&stage)));
         cluster.client("consumer", consume(cluster.bootstrap(), Arc::clone(&history), Arc::clone(&stage)));
         cluster.client("prober", probe(self, cluster.addresses(), Arc::clone(&stage)));
         let mut led_both = false;
+        let mut victims = Vec::new();
         let mut recovery = Duration::ZERO;
         loop {
             let is_over = cluster.step().unwrap_or_else(|error| {
@@ -116,17 +163,24 @@ impl Scenario {
             match *stage {
                 Stage::Chosen { leader, controller, at } if now >= at + self.delay => {
                     led_both = leader == controller;
-                    let victim = match self.victim {
-                        Victim::PartitionLeader => leader,
-                        Victim::Controller => controller,
+                    victims = self.victim.brokers(leader, controller);
+                    tracing::info!(?now, ?victims, fault = ?self.fault, led_both, "the fault strikes");
+                    *stage = match self.dies_at_change {
+                        Some(change) if self.fault == Fault::PowerLoss => {
+                            cluster.fail_power_at(victims[0], change);
+                            Stage::Dying { until: now + LONGEST_DYING }
+                        }
+                        _ => self.strike(&mut cluster, &victims),
                     };
-                    self.fault.strike(&mut cluster, victim);
-                    tracing::info!(?now, victim, fault = ?self.fault, led_both, "the fault strikes");
-                    *stage = Stage::Struck { victim, at: now };
                 }
-                Stage::Struck { victim, at } if now >= at + self.lasts => {
-                    self.fault.heal(&mut cluster, victim);
-                    tracing::info!(?now, victim, "the fault is over");
+                Stage::Dying { until } if now >= until || cluster.disk(victims[0]).is_without_power() => {
+                    *stage = self.strike(&mut cluster, &victims);
+                }
+                Stage::Struck { at, .. } if now >= at + self.lasts => {
+                    for victim in &victims {
+                        self.fault.heal(&mut cluster, *victim);
+                    }
+                    tracing::info!(?now, ?victims, "the fault is over");
                     *stage = Stage::Healed { at: now };
                 }
                 Stage::InSync { healed_at, at } => recovery = at - healed_at,
@@ -138,6 +192,13 @@ impl Scenario {
         let shown = &violations[..violations.len().min(5)];
         assert!(violations.is_empty(), "{self:?}: {} violations, first {shown:?}", violations.len());
         Outcome { history, led_both, recovery }
+    }
+
+    fn strike(self, cluster: &mut Cluster, victims: &[i32]) -> Stage {
+        for victim in victims {
+            self.fault.strike(cluster, *victim);
+        }
+        Stage::Struck { victim: victims[0], at: cluster.elapsed() }
     }
 }
 
@@ -164,10 +225,27 @@ impl Fault {
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Before,
-    Chosen { leader: i32, controller: i32, at: Duration },
-    Struck { victim: i32, at: Duration },
-    Healed { at: Duration },
-    InSync { healed_at: Duration, at: Duration },
+    Chosen {
+        leader: i32,
+        controller: i32,
+        at: Duration,
+    },
+    /// The power of the first victim's disk is about to fail.
+    Dying {
+        until: Duration,
+    },
+    /// The first victim.
+    Struck {
+        victim: i32,
+        at: Duration,
+    },
+    Healed {
+        at: Duration,
+    },
+    InSync {
+        healed_at: Duration,
+        at: Duration,
+    },
     Over,
 }
 

@@ -51,6 +51,17 @@ fn nothing_acknowledged_is_lost_when_a_leader_is_cut_off_from_everybody() {
     check(Fault::Disconnection(Meanwhile::Lost));
 }
 
+/// All brokers at once in `flush` mode, all but one in `page-cache` mode.
+#[test]
+fn trap_13_nothing_acknowledged_is_lost_when_several_brokers_lose_power_at_once() {
+    show_events();
+    for seed in seeds() {
+        let scenario = Scenario::power_loss_from_seed(seed);
+        let outcome = scenario.run();
+        println!("{scenario:?}: {} values, recovery {:?}", outcome.history.acknowledged.len(), outcome.recovery);
+    }
+}
+
 #[test]
 fn any_fault_at_any_moment_loses_nothing() {
     seeds().for_each(check_seed);
