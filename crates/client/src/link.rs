@@ -29,8 +29,24 @@ pub(crate) struct Link {
 struct Request {
     frame: Bytes,
     deadline: Instant,
-    /// `None` where the broker sends no answer (Produce with acks=0).
-    answer: Option<oneshot::Sender<Result<Bytes, ClientError>>>,
+    reply: Reply,
+}
+
+/// What whoever submitted a request waits for.
+enum Reply {
+    Answer(oneshot::Sender<Result<Bytes, ClientError>>),
+    /// The broker sends no answer (Produce with acks=0): only that the request went out.
+    Sent(oneshot::Sender<()>),
+}
+
+impl Reply {
+    fn fail(self, error: &ClientError) {
+        match self {
+            // Nobody may wait for it any more.
+            Self::Answer(answer) => drop(answer.send(Err(same_failure(error)))),
+            Self::Sent(_) => {}
+        }
+    }
 }
 
 /// The answer to a submitted request, which may be still to come.
@@ -70,19 +86,21 @@ impl Link {
     ) -> Result<Answer<R>, ClientError> {
         let correlation_id = self.take_correlation_id();
         let (answer, frame) = oneshot::channel();
-        self.enqueue(encode_frame(request, version, correlation_id, &self.options)?, deadline, Some(answer))?;
+        self.enqueue(encode_frame(request, version, correlation_id, &self.options)?, deadline, Reply::Answer(answer))?;
         Ok(Answer { frame, version, correlation_id, options: self.options.clone(), request: PhantomData })
     }
 
-    /// For requests that brokers do not answer.
+    /// For requests that brokers do not answer. The receiver hears when the request went out, or fails with the socket.
     pub(crate) fn submit_unanswered<R: RequestResponsePair>(
         &mut self,
         version: i16,
         request: &R,
         deadline: Instant,
-    ) -> Result<(), ClientError> {
+    ) -> Result<oneshot::Receiver<()>, ClientError> {
         let correlation_id = self.take_correlation_id();
-        self.enqueue(encode_frame(request, version, correlation_id, &self.options)?, deadline, None)
+        let (sent, receiver) = oneshot::channel();
+        self.enqueue(encode_frame(request, version, correlation_id, &self.options)?, deadline, Reply::Sent(sent))?;
+        Ok(receiver)
     }
 
     fn take_correlation_id(&mut self) -> CorrelationId {
@@ -91,13 +109,8 @@ impl Link {
         taken
     }
 
-    fn enqueue(
-        &self,
-        frame: Bytes,
-        deadline: Instant,
-        answer: Option<oneshot::Sender<Result<Bytes, ClientError>>>,
-    ) -> Result<(), ClientError> {
-        self.requests.try_send(Request { frame, deadline, answer }).map_err(|error| match error {
+    fn enqueue(&self, frame: Bytes, deadline: Instant, reply: Reply) -> Result<(), ClientError> {
+        self.requests.try_send(Request { frame, deadline, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ClientError::Busy,
             mpsc::error::TrySendError::Closed(_) => ClientError::Closed,
         })
@@ -114,9 +127,8 @@ async fn serve(address: String, options: Options, mut requests: mpsc::Receiver<R
     while let Ok(request) = requests.try_recv() {
         unanswered.push_back(request);
     }
-    for answer in unanswered.into_iter().filter_map(|request| request.answer) {
-        // Nobody may wait for it any more.
-        let _ = answer.send(Err(same_failure(&error)));
+    for request in unanswered {
+        request.reply.fail(&error);
     }
 }
 
@@ -132,7 +144,7 @@ async fn exchange(
             biased;
             // Even with nothing due, so that a socket that the broker closes is noticed before the next request.
             frame = connection.next_frame() => match (frame, unanswered.pop_front()) {
-                (Ok(frame), Some(Request { answer: Some(answer), .. })) => { let _ = answer.send(Ok(frame)); }
+                (Ok(frame), Some(Request { reply: Reply::Answer(answer), .. })) => { let _ = answer.send(Ok(frame)); }
                 (Ok(_), _) => return ClientError::Incomplete,
                 (Err(error), request) => {
                     if let Some(request) = request {
@@ -147,8 +159,10 @@ async fn exchange(
             request = requests.recv() => {
                 let Some(request) = request else { return ClientError::Closed };
                 let sent = connection.send_bytes(&request.frame).await;
-                if request.answer.is_some() {
-                    unanswered.push_back(request);
+                match request.reply {
+                    Reply::Sent(told) if sent.is_ok() => { let _ = told.send(()); }
+                    Reply::Sent(_) => {}
+                    reply @ Reply::Answer(_) => unanswered.push_back(Request { reply, ..request }),
                 }
                 if let Err(error) = sent {
                     return error;

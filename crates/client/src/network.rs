@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use vltava_protocol::make;
 use vltava_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -76,12 +77,13 @@ impl Network {
         self.with_link(Peer::Broker(broker), purpose, |link| link.submit(version, request, Instant::now() + timeout))
     }
 
+    /// For requests that brokers do not answer; the receiver hears when the request went out.
     pub(crate) fn submit_unanswered<R: RequestResponsePair>(
         &self,
         broker: i32,
         version: i16,
         request: &R,
-    ) -> Result<(), ClientError> {
+    ) -> Result<oneshot::Receiver<()>, ClientError> {
         let deadline = Instant::now() + self.options.timeout;
         self.with_link(Peer::Broker(broker), Purpose::Data, |link| link.submit_unanswered(version, request, deadline))
     }

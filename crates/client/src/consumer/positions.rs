@@ -137,7 +137,14 @@ impl Positions {
 
     /// The positions to look up in the group's commits; marks them as asked for.
     pub fn take_committed_lookups(&mut self) -> Vec<Asked> {
-        self.take_lookups(|lookup| lookup == Lookup::Committed).into_iter().map(|(asked, _)| asked).collect()
+        let mut taken = Vec::new();
+        for (partition, position) in &mut self.partitions {
+            if position.state == State::Unknown(Lookup::Committed) {
+                position.state = State::LookedUp(Lookup::Committed);
+                taken.push(Asked { partition: partition.clone(), serial: position.serial, offset: Offset(-1) });
+            }
+        }
+        taken
     }
 
     /// The positions to ask the leaders for, by broker, each with its timestamp; marks them as asked for. Partitions
@@ -156,20 +163,6 @@ impl Positions {
             by_broker.entry(leader).or_default().push((asked, timestamp));
         }
         (by_broker, lacks_leader)
-    }
-
-    fn take_lookups(&mut self, wanted: impl Fn(Lookup) -> bool) -> Vec<(Asked, Lookup)> {
-        let mut taken = Vec::new();
-        for (partition, position) in &mut self.partitions {
-            if let State::Unknown(lookup) = position.state
-                && wanted(lookup)
-            {
-                position.state = State::LookedUp(lookup);
-                let asked = Asked { partition: partition.clone(), serial: position.serial, offset: Offset(-1) };
-                taken.push((asked, lookup));
-            }
-        }
-        taken
     }
 
     /// What to fetch, by broker; marks it as asked for. `is_free` tells which brokers take a fetch now. Returns also
@@ -199,13 +192,13 @@ impl Positions {
     /// A position was found; `None` if there is none to be found.
     pub fn on_found(&mut self, asked: &Asked, offset: Option<Offset>) -> Result<(), Trouble> {
         let Some(position) = self.asked(asked) else { return Ok(()) };
-        match (offset, position.state) {
-            (Some(offset), _) => {
+        match offset {
+            Some(offset) => {
                 position.state = State::Ready(offset);
                 position.consumed = Some(offset);
                 Ok(())
             }
-            (None, _) => self.reset(asked),
+            None => self.reset(asked),
         }
     }
 

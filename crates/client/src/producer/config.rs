@@ -45,7 +45,6 @@ impl ProducerConfig {
     /// Takes out what a producer knows; the caller decides what becomes of the rest.
     pub fn from_settings(settings: &mut Settings) -> Result<Self, SettingError> {
         let (bootstrap_servers, mut connection) = settings.connection("vltava-producer")?;
-        let explicit_acks = settings.get("acks").is_some();
         let acks = settings.choice("acks", -1, &[("all", -1), ("-1", -1), ("0", 0), ("1", 1)])?;
         let explicit_idempotence = settings.get("enable.idempotence").is_some();
         let mut enable_idempotence = settings.flag("enable.idempotence", true)?;
@@ -69,7 +68,6 @@ impl ProducerConfig {
             }
             enable_idempotence = false;
         }
-        debug_assert!(explicit_acks || acks == -1);
         let linger = settings.millis("linger.ms", 5)?;
         let explicit_delivery_timeout = settings.get("delivery.timeout.ms").is_some();
         let mut delivery_timeout = settings.millis("delivery.timeout.ms", 120_000)?;

@@ -203,7 +203,11 @@ impl Sender {
         if config.acks == 0 {
             let answer = network.submit_unanswered(broker, PRODUCE_VERSION, &request);
             self.under_way.push(Box::pin(async move {
-                // Written as far as anybody will ever know.
+                // What went out is written as far as anybody will ever know.
+                let answer = match answer {
+                    Ok(went_out) => went_out.await.map_err(|_| ClientError::Closed),
+                    Err(error) => Err(error),
+                };
                 News::Produced { broker, sent, answer: answer.map(|()| ProduceResponse::default()) }
             }));
             return;
