@@ -39,8 +39,8 @@ pub fn run(arguments: &ClusterArguments) -> anyhow::Result<()> {
 }
 
 /// What one broker is to be.
-#[derive(Debug)]
-struct Plan {
+#[derive(Clone, Debug)]
+pub struct Plan {
     node_id: u16,
     client_port: u16,
     properties: String,
@@ -50,7 +50,7 @@ struct Plan {
 
 /// Node ids from 1; client ports from the base port; the ports of the quorum after those of the clients, and
 /// then those for probes and metrics.
-fn plan(arguments: &ClusterArguments) -> anyhow::Result<Vec<Plan>> {
+pub fn plan(arguments: &ClusterArguments) -> anyhow::Result<Vec<Plan>> {
     let count = arguments.brokers;
     let host = match arguments.host {
         IpAddr::V4(address) => address.to_string(),
@@ -106,7 +106,7 @@ fn plan(arguments: &ClusterArguments) -> anyhow::Result<Vec<Plan>> {
 }
 
 /// Someone else's broker on one of our ports would answer in the place of ours.
-async fn check_ports(arguments: &ClusterArguments) -> anyhow::Result<()> {
+pub async fn check_ports(arguments: &ClusterArguments) -> anyhow::Result<()> {
     for port in arguments.base_port..arguments.base_port + 3 * arguments.brokers {
         if let Err(error) = net::bind(&arguments.host.to_string(), port).await {
             bail!("port {port} cannot be used ({error}): choose another --base-port");
@@ -121,7 +121,7 @@ fn escape(value: &str) -> String {
 }
 
 /// A broker process.
-struct Broker {
+pub struct Broker {
     plan: Plan,
     process: Child,
     /// Set once it ended.
@@ -129,7 +129,7 @@ struct Broker {
 }
 
 impl Broker {
-    async fn start(plan: Plan) -> anyhow::Result<Self> {
+    pub async fn start(plan: Plan) -> anyhow::Result<Self> {
         let data = |path: &Path| format!("cannot write {}", path.display());
         fs::create_dir_all(&plan.directory).with_context(|| data(&plan.directory))?;
         if let Some(logs) = plan.log_file.parent() {
@@ -174,6 +174,29 @@ impl Broker {
         Ok(Self { plan, process, ended: None })
     }
 
+    pub fn node_id(&self) -> u16 {
+        self.plan.node_id
+    }
+
+    /// Whether the process runs, as far as it was looked at.
+    pub fn runs(&self) -> bool {
+        self.ended.is_none()
+    }
+
+    /// SIGKILL; returns the process's id once the kernel has closed its sockets.
+    pub async fn kill(&mut self) -> anyhow::Result<u32> {
+        let pid = self.process.id().context("the broker has ended by itself")?;
+        self.process.start_kill()?;
+        self.ended = Some(self.process.wait().await?);
+        Ok(pid)
+    }
+
+    /// Starts it again after its end, with the data that it has.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        *self = Self::start(self.plan.clone()).await?;
+        Ok(())
+    }
+
     /// Notes that the process ended, once.
     fn newly_ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_some() {
@@ -191,12 +214,15 @@ impl Broker {
     }
 }
 
+/// Where clients reach the brokers.
+pub fn bootstrap(arguments: &ClusterArguments, brokers: &[Broker]) -> Vec<String> {
+    let address = |broker: &Broker| std::net::SocketAddr::new(arguments.host, broker.plan.client_port).to_string();
+    brokers.iter().map(address).collect()
+}
+
 /// Waits for readiness, announces it, and then watches until a signal, or until no broker is left.
 async fn supervise(arguments: &ClusterArguments, brokers: &mut [Broker], signals: &mut Signals) -> anyhow::Result<()> {
-    let bootstrap: Vec<String> = brokers
-        .iter()
-        .map(|broker| std::net::SocketAddr::new(arguments.host, broker.plan.client_port).to_string())
-        .collect();
+    let bootstrap = bootstrap(arguments, brokers);
     let deadline = Instant::now() + Duration::from_secs(arguments.start_timeout);
     tokio::select! {
         biased;
@@ -231,7 +257,7 @@ async fn supervise(arguments: &ClusterArguments, brokers: &mut [Broker], signals
 }
 
 /// Ready means that every broker, asked for itself, knows all of them as live.
-async fn wait_until_ready(brokers: &mut [Broker], bootstrap: &[String], deadline: Instant) -> anyhow::Result<()> {
+pub async fn wait_until_ready(brokers: &mut [Broker], bootstrap: &[String], deadline: Instant) -> anyhow::Result<()> {
     loop {
         for broker in brokers.iter_mut() {
             if let Some(status) = broker.newly_ended() {
@@ -264,7 +290,7 @@ async fn wait_until_ready(brokers: &mut [Broker], bootstrap: &[String], deadline
 }
 
 /// Asks all brokers to stop at once, and kills those that do not within the limit, or at the next signal.
-async fn stop(brokers: &mut [Broker], signals: &mut Signals) {
+pub async fn stop(brokers: &mut [Broker], signals: &mut Signals) {
     for broker in brokers.iter() {
         broker.signal(rustix::process::Signal::TERM);
     }

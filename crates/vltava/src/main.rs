@@ -1,6 +1,7 @@
 //! The `vltava` binary: reads the command line and runs nodes.
 
 mod cluster;
+mod demo;
 mod environment;
 mod health;
 mod http;
@@ -35,12 +36,21 @@ enum Command {
     Health(HealthArguments),
     /// Run a cluster of several broker processes on this machine, until Ctrl-C.
     Cluster(ClusterArguments),
+    /// Show what happens when brokers die.
+    #[command(subcommand)]
+    Demo(Demo),
     #[command(flatten)]
     People(people::Command),
     /// Write a completion script for a shell to standard output.
     Completions { shell: clap_complete::Shell },
     /// Write man pages into a directory.
     ManPages { directory: PathBuf },
+}
+
+#[derive(Subcommand)]
+enum Demo {
+    /// Kill brokers of a cluster of its own while records are written and read, and prove that none is lost.
+    Failover(demo::FailoverArguments),
 }
 
 #[derive(clap::Args)]
@@ -105,6 +115,8 @@ fn main() -> ExitCode {
             logging::init();
             cluster::run(&arguments)
         }
+        // It has the terminal to itself; the brokers log to files.
+        Command::Demo(Demo::Failover(arguments)) => demo::run(&arguments),
         Command::People(command) => return talk(async |console| people::run(command, console).await),
         Command::Completions { shell } => {
             let mut script = vec![];
