@@ -10,7 +10,9 @@
 
 pub mod connect;
 pub mod console;
+mod input;
 pub mod install_links;
 pub mod kafka;
 pub mod people;
+mod performance;
 pub mod properties;

@@ -5,18 +5,25 @@
 //! for people and only resembles Kafka's (no stack traces).
 
 mod broker_api_versions;
+mod client_settings;
 mod cluster;
 mod configs;
+mod console_consumer;
+mod console_producer;
 mod consumer_groups;
+pub(crate) mod consumer_perf_test;
 mod delete_records;
 mod exceptions;
+mod formatters;
 mod get_offsets;
 mod json;
 mod leader_election;
+mod line_reader;
 mod log_dirs;
 mod metadata_quorum;
 mod names;
 pub mod options;
+pub(crate) mod producer_perf_test;
 mod reassign_partitions;
 mod server;
 mod storage;
@@ -61,6 +68,8 @@ macro_rules! tools {
 
 tools! {
     Topics = "kafka-topics",
+    ConsoleProducer = "kafka-console-producer",
+    ConsoleConsumer = "kafka-console-consumer",
     ConsumerGroups = "kafka-consumer-groups",
     Configs = "kafka-configs",
     ReassignPartitions = "kafka-reassign-partitions",
@@ -69,6 +78,8 @@ tools! {
     GetOffsets = "kafka-get-offsets",
     DeleteRecords = "kafka-delete-records",
     LogDirs = "kafka-log-dirs",
+    ProducerPerfTest = "kafka-producer-perf-test",
+    ConsumerPerfTest = "kafka-consumer-perf-test",
     BrokerApiVersions = "kafka-broker-api-versions",
     Cluster = "kafka-cluster",
     Storage = "kafka-storage",
@@ -122,6 +133,8 @@ pub enum Failure {
 pub async fn run(tool: Tool, arguments: &[String], console: &mut Console<'_>) -> u8 {
     let outcome = match tool {
         Tool::Topics => topics::run(arguments, console).await,
+        Tool::ConsoleProducer => console_producer::run(arguments, console).await,
+        Tool::ConsoleConsumer => console_consumer::run(arguments, console).await,
         Tool::ConsumerGroups => consumer_groups::run(arguments, console).await,
         Tool::Configs => configs::run(arguments, console).await,
         Tool::ReassignPartitions => reassign_partitions::run(arguments, console).await,
@@ -130,6 +143,8 @@ pub async fn run(tool: Tool, arguments: &[String], console: &mut Console<'_>) ->
         Tool::GetOffsets => get_offsets::run(arguments, console).await,
         Tool::DeleteRecords => delete_records::run(arguments, console).await,
         Tool::LogDirs => log_dirs::run(arguments, console).await,
+        Tool::ProducerPerfTest => producer_perf_test::run(arguments, console).await,
+        Tool::ConsumerPerfTest => consumer_perf_test::run(arguments, console).await,
         Tool::BrokerApiVersions => broker_api_versions::run(arguments, console).await,
         Tool::Cluster => cluster::run(arguments, console).await,
         Tool::Storage => storage::run(arguments, console),

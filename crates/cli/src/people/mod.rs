@@ -2,8 +2,11 @@
 
 mod brokers;
 mod configs;
+mod consume;
 mod groups;
 mod partitions;
+mod perf;
+mod produce;
 pub mod report;
 mod topics;
 
@@ -11,9 +14,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use vltava_client::admin::{ByPartition, Partition};
-use vltava_client::{Admin, AdminError, ApiError};
+use vltava_client::{Admin, AdminError, ApiError, Settings};
 
 use crate::connect::{self, Connection};
 use crate::console::Console;
@@ -25,6 +29,13 @@ pub enum Command {
     /// List, describe, create, grow and delete topics.
     #[command(subcommand)]
     Topics(topics::Command),
+    /// Write records.
+    Produce(produce::Produce),
+    /// Show records.
+    Consume(consume::Consume),
+    /// Measure how fast records are written and read.
+    #[command(subcommand)]
+    Perf(perf::Perf),
     /// List, describe, reset and delete consumer groups.
     #[command(subcommand)]
     Groups(groups::Command),
@@ -74,6 +85,9 @@ pub type Outcome = anyhow::Result<()>;
 pub async fn run(command: Command, console: &mut Console<'_>) -> u8 {
     let outcome = match command {
         Command::Topics(command) => topics::run(command, console).await,
+        Command::Produce(arguments) => produce::run(arguments, console).await,
+        Command::Consume(arguments) => consume::run(arguments, console).await,
+        Command::Perf(command) => perf::run(command, console).await,
         Command::Groups(command) => groups::run(command, console).await,
         Command::Configs(command) => configs::run(command, console).await,
         Command::Reassign(command) => partitions::reassign(command, console).await,
@@ -114,6 +128,20 @@ impl Common {
             )
         })?;
         Ok(admin)
+    }
+
+    /// Settings of a producer or consumer: those of the file, then these `NAME=VALUE` pairs.
+    fn client_settings(&self, pairs: &[String]) -> anyhow::Result<Settings> {
+        let mut settings: Settings = match &self.command_config {
+            Some(file) => connect::read_settings(file)?.into_iter().collect(),
+            None => Settings::default(),
+        };
+        settings.set("bootstrap.servers", self.bootstrap_server.as_str());
+        for pair in pairs {
+            let (name, value) = pair.split_once('=').with_context(|| format!("{pair:?} is not written NAME=VALUE"))?;
+            settings.set(name, value);
+        }
+        Ok(settings)
     }
 
     fn show(&self, report: &Report, console: &mut Console<'_>) -> Outcome {
