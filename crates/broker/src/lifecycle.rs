@@ -138,8 +138,8 @@ trait Replicas: Send + Sync + 'static {
     fn offline_log_dirs(&self) -> Vec<DirectoryId>;
     /// Rung when a replica stops working, or works again.
     fn offline_changed(&self) -> Arc<Notify>;
-    /// Whether the partition has a working log here.
-    fn hosts(&self, partition: TopicPartition) -> bool;
+    /// Partitions of the applied image that have no working log here.
+    fn offline_partitions(&self) -> Vec<TopicPartition>;
 }
 
 impl Replicas for Arc<ReplicaManager> {
@@ -167,8 +167,8 @@ impl Replicas for Arc<ReplicaManager> {
         ReplicaManager::offline_changed(self)
     }
 
-    fn hosts(&self, partition: TopicPartition) -> bool {
-        self.partition(partition).is_some_and(|replica| replica.is_online())
+    fn offline_partitions(&self) -> Vec<TopicPartition> {
+        ReplicaManager::offline_partitions(self)
     }
 }
 
@@ -290,12 +290,6 @@ impl<R: Replicas> Session<R> {
 
     fn heartbeat(&self, broker_epoch: BrokerEpoch, image: &ClusterImage, want_shutdown: bool) -> Heartbeat {
         let broker_id = self.registration.broker_id;
-        // The image's partitions are all in force here, so one without a log has lost it.
-        let offline_partitions = image
-            .partitions_hosted_by(broker_id)
-            .map(|(partition, _)| partition)
-            .filter(|partition| !self.replicas.hosts(*partition))
-            .collect();
         Heartbeat {
             broker_id,
             broker_epoch,
@@ -303,7 +297,7 @@ impl<R: Replicas> Session<R> {
             want_fence: false,
             want_shutdown,
             offline_log_dirs: self.replicas.offline_log_dirs(),
-            offline_partitions,
+            offline_partitions: self.replicas.offline_partitions(),
         }
     }
 
@@ -517,8 +511,8 @@ mod tests {
             Arc::default()
         }
 
-        fn hosts(&self, _partition: TopicPartition) -> bool {
-            true
+        fn offline_partitions(&self) -> Vec<TopicPartition> {
+            vec![]
         }
     }
 

@@ -12,8 +12,8 @@ mod read;
 mod relocation;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -168,6 +168,8 @@ pub struct Surroundings {
     pub isr_proposals: IsrProposals,
     /// Rung when a log start has moved that somebody waits to have on disk.
     pub log_starts_moved: Notify,
+    /// Partitions that time alone may change: see [`Partition::on_tick`]. Each at most once.
+    restless: Mutex<Vec<Weak<Partition>>>,
     /// The controller said so: another broker leads in our place, or is about to.
     pub is_fenced: AtomicBool,
     /// When the session with the controller runs out, in milliseconds of [`Surroundings::now_ms`]. Read at each request,
@@ -191,6 +193,7 @@ impl Surroundings {
             node_id,
             isr_proposals: IsrProposals::default(),
             log_starts_moved: Notify::new(),
+            restless: Mutex::default(),
             is_fenced: AtomicBool::new(false),
             lease_end_ms: AtomicI64::new(i64::MAX),
             cut_off: Mutex::default(),
@@ -205,6 +208,12 @@ impl Surroundings {
     #[must_use]
     pub fn now_ms(&self) -> i64 {
         i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// The partitions that want to know that time has passed. Those that still do afterwards are here the next time.
+    pub(crate) fn take_restless(&self) -> Vec<Arc<Partition>> {
+        let restless = std::mem::take(&mut *self.restless.lock());
+        restless.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Whether no other broker can have been elected in our place (trap 15).
@@ -249,6 +258,9 @@ pub struct Partition {
     refuses_damage: AtomicBool,
     /// A corrupt log was emptied, and the leader may not have heard of it: it may still believe in what was here.
     begins_anew: AtomicBool,
+    /// Whether it is among [`Surroundings::restless`].
+    is_restless: AtomicBool,
+    myself: Weak<Partition>,
     state: Mutex<State>,
     /// Rung, for everybody, whenever an acknowledgement may have become possible or impossible.
     acknowledged: Notify,
@@ -360,7 +372,7 @@ impl Partition {
             last_chunk: None,
             unflushed_since_ms: None,
         };
-        Arc::new(Self {
+        Arc::new_cyclic(|myself| Self {
             id,
             name,
             disk: RwLock::new(disk),
@@ -368,6 +380,8 @@ impl Partition {
             is_corrupt: AtomicBool::new(false),
             refuses_damage: AtomicBool::new(false),
             begins_anew: AtomicBool::new(false),
+            is_restless: AtomicBool::new(false),
+            myself: Weak::clone(myself),
             state: Mutex::new(state),
             acknowledged: Notify::new(),
             traffic: Traffic::default(),
@@ -542,21 +556,25 @@ impl Partition {
         if let Some(upstream) = &state.upstream {
             upstream.mark();
         }
+        self.stir_unless_at_rest(&state);
         drop(state);
         // Nothing is flushed any more unless it was marked, and the new mode may wait for it.
         self.mark_dirty();
     }
 
-    /// Time has passed.
+    /// Time has passed. Only partitions that are not at rest are told, so that an idle one costs nothing.
     pub fn on_tick(self: &Arc<Self>) {
         let now_ms = self.surroundings.now_ms();
         let mut state = self.state.lock();
+        // Before anything is looked at: what stirs it from here on enters it again.
+        self.is_restless.store(false, Ordering::Release);
         if let Role::Leader(leader) = &mut state.role {
             let actions = leader.on_tick(now_ms);
             self.act(&mut state, actions);
         }
         let flush_ms = state.config.topic.flush_ms;
         let is_flush_due = state.unflushed_since_ms.is_some_and(|since| flush_ms <= now_ms.saturating_sub(since));
+        self.stir_unless_at_rest(&state);
         drop(state);
         if is_flush_due {
             self.mark_dirty();
@@ -615,11 +633,16 @@ impl Partition {
         self.wake_waiters(&state);
     }
 
-    /// The recovery point, ready to be checkpointed.
+    /// The recovery point, ready to be checkpointed, if it was not checkpointed yet.
     pub(crate) fn recovery_checkpoint(&self) -> Option<RecoveryCheckpoint> {
-        let state = self.state.lock();
-        let checkpoint = state.log.as_ref()?.recovery_checkpoint();
-        checkpoint.inspect_err(|error| self.disk.read().on_error(error)).ok()
+        self.state.lock().log.as_ref()?.recovery_checkpoint()
+    }
+
+    /// Lets go of the descriptors of files that nobody has used since the last call.
+    pub(crate) fn close_unused_files(&self) {
+        if let Some(log) = &self.state.lock().log {
+            log.close_unused_files();
+        }
     }
 
     /// Gives the log up: to delete it, or because it or its disk does not work any more. Everybody who waits for this
@@ -675,6 +698,31 @@ impl Partition {
                 LeaderAction::ProposeIsr(proposal) => self.surroundings.isr_proposals.add(self.id, proposal),
             }
         }
+        self.stir_unless_at_rest(state);
+    }
+
+    /// To be called after every change that may make time matter: a follower may become late or join, or a flush become
+    /// due.
+    fn stir_unless_at_rest(&self, state: &State) {
+        let is_role_at_rest = match &state.role {
+            Role::Leader(leader) => leader.is_at_rest(),
+            Role::Follower(_) => true,
+        };
+        let awaits_flush = state.unflushed_since_ms.is_some() && state.config.topic.flush_ms < i64::MAX;
+        if !is_role_at_rest || awaits_flush || self.is_damaged() {
+            self.stir();
+        }
+    }
+
+    /// Whether something has to be done about what cannot be read, as soon as other replicas allow.
+    fn is_damaged(&self) -> bool {
+        [&self.is_corrupt, &self.refuses_damage, &self.begins_anew].into_iter().any(|flag| flag.load(Ordering::Acquire))
+    }
+
+    fn stir(&self) {
+        if !self.is_restless.swap(true, Ordering::AcqRel) {
+            self.surroundings.restless.lock().push(Weak::clone(&self.myself));
+        }
     }
 
     fn on_log_start_moved(&self, state: &mut MutexGuard<'_, State>, log_start_offset: Offset) {
@@ -727,6 +775,7 @@ impl Partition {
             tracing::error!(partition = %self.name, %error, "{what}");
             self.surroundings.offline_changed.notify_one();
         }
+        self.stir();
         damage
     }
 
@@ -761,6 +810,7 @@ impl Partition {
     /// what was here.
     pub(crate) fn mark_begun_anew(&self) {
         self.begins_anew.store(true, Ordering::Release);
+        self.stir();
     }
 
     /// Looks at the log and the high watermark, if the replica works.

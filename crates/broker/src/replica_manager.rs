@@ -236,8 +236,8 @@ impl ReplicaManager {
     /// not be opened.
     #[must_use]
     pub fn offline_partitions(&self) -> Vec<TopicPartition> {
-        let hosted = self.partitions();
-        let offline = hosted.iter().filter(|partition| !partition.is_online()).map(|partition| partition.id());
+        let partitions = self.partitions.read();
+        let offline = partitions.values().filter(|partition| !partition.is_online()).map(|partition| partition.id());
         offline.chain(self.not_opened.lock().keys().copied()).collect()
     }
 

@@ -116,6 +116,51 @@ pub fn space(path: &Path) -> io::Result<Space> {
     }
 }
 
+/// Whether a region of a file can probably be read without waiting for the disk: the system is asked about some of its
+/// bytes. Simulated files always can.
+#[must_use]
+pub fn is_in_memory(file: &File, position: u64, length: usize) -> bool {
+    /// As far as Linux reads ahead by default.
+    #[cfg(not(vltava_sim))]
+    const STRIDE: usize = 128 << 10;
+    #[cfg(not(vltava_sim))]
+    {
+        let is_cached = |offset: usize| {
+            let mut byte = [0];
+            let buffers = &mut [io::IoSliceMut::new(&mut byte)];
+            let flags = rustix::io::ReadWriteFlags::NOWAIT;
+            // A file system that cannot tell is read as if it could.
+            rustix::io::preadv2(file, buffers, position + offset as u64, flags) != Err(rustix::io::Errno::AGAIN)
+        };
+        (0..length).step_by(STRIDE).all(is_cached) && (length == 0 || is_cached(length - 1))
+    }
+    #[cfg(vltava_sim)]
+    {
+        let _ = (file, position, length);
+        true
+    }
+}
+
+/// How many files this process may have open. The simulated machine sets no limit.
+#[must_use]
+pub fn max_open_files() -> usize {
+    #[cfg(not(vltava_sim))]
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    #[cfg(vltava_sim)]
+    let limit: Option<u64> = None;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+/// Asks for as many open files as the system lets this process have. Returns how many that are.
+#[cfg(not(vltava_sim))]
+pub fn raise_max_open_files() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where this is refused, the limit stays what it is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    max_open_files()
+}
+
 /// The functions that clippy forbids elsewhere. It looks through re-exports, so that they need bodies here.
 #[cfg(not(vltava_sim))]
 #[expect(clippy::disallowed_methods, reason = "this is the way to them")]

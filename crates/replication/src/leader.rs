@@ -508,6 +508,20 @@ impl LeaderState {
         actions
     }
 
+    /// Whether [`LeaderState::on_tick`] can have nothing to do, however much time passes, until something else happens: who
+    /// is in the ISR has everything, and who is not could not join. An idle partition is at rest and costs no time.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        let is_settled = |(id, follower): (&BrokerId, &FollowerProgress)| {
+            if self.isr.contains(id) {
+                follower.acknowledged(self.config.durability) == Some(self.offsets.log_end_offset)
+            } else {
+                !self.is_eligible(*id)
+            }
+        };
+        self.proposed.is_none() && self.followers.iter().all(is_settled)
+    }
+
     /// The controller accepted a proposal; `isr` and `partition_epoch` are what it committed.
     pub fn on_isr_accepted(
         &mut self,

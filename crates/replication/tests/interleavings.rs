@@ -315,7 +315,9 @@ impl World {
     fn tick(&mut self, id: usize, wait_ms: i64) {
         self.now_ms += wait_ms;
         if let Role::Leader(state, _) = &mut self.nodes[id].role {
+            let was_at_rest = state.is_at_rest();
             let actions = state.on_tick(self.now_ms);
+            assert!(!was_at_rest || actions.is_empty(), "a leader at rest may not be looked at for years");
             self.act(id, actions);
         }
     }

@@ -6,6 +6,7 @@
 //! <topic> <partition> <offset>
 //! ```
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -53,34 +54,48 @@ impl OffsetCheckpoint {
     }
 
     /// Takes over the offsets given and keeps the others. Writes only if something changed.
-    pub fn update(&self, changes: impl IntoIterator<Item = (PartitionName, Offset)>) -> Result<(), StorageError> {
-        self.change(|offsets| offsets.extend(changes))
+    pub fn update<P: Borrow<PartitionName>>(
+        &self,
+        changes: impl IntoIterator<Item = (P, Offset)>,
+    ) -> Result<(), StorageError> {
+        let mut offsets = self.offsets.lock();
+        let is_news = |(partition, offset): &(P, Offset)| offsets.get(partition.borrow()) != Some(offset);
+        let changes: Vec<_> = changes.into_iter().filter(is_news).collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let named = changes.iter().map(|(partition, offset)| (partition.borrow().clone(), *offset));
+        self.change(&mut offsets, |offsets| offsets.extend(named))
     }
 
     /// Makes sure that the partition's offset is at most `offset`.
     pub fn lower(&self, partition: &PartitionName, offset: Offset) -> Result<(), StorageError> {
-        self.change(|offsets| {
-            if let Some(known) = offsets.get_mut(partition) {
-                *known = (*known).min(offset);
-            }
-        })
+        let mut offsets = self.offsets.lock();
+        if offsets.get(partition).is_none_or(|known| *known <= offset) {
+            return Ok(());
+        }
+        self.change(&mut offsets, |offsets| _ = offsets.insert(partition.clone(), offset))
     }
 
     /// Forgets the partition.
     pub fn remove(&self, partition: &PartitionName) -> Result<(), StorageError> {
-        self.change(|offsets| {
-            offsets.remove(partition);
-        })
+        let mut offsets = self.offsets.lock();
+        if !offsets.contains_key(partition) {
+            return Ok(());
+        }
+        self.change(&mut offsets, |offsets| _ = offsets.remove(partition))
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<PartitionName, Offset>)) -> Result<(), StorageError> {
-        let mut offsets = self.offsets.lock();
+    /// All of a change or nothing of it, in the file as here. Costs as much as there are partitions.
+    fn change(
+        &self,
+        offsets: &mut BTreeMap<PartitionName, Offset>,
+        change: impl FnOnce(&mut BTreeMap<PartitionName, Offset>),
+    ) -> Result<(), StorageError> {
         let mut changed = offsets.clone();
         change(&mut changed);
-        if changed != *offsets {
-            fs::write_atomically(&self.path, print(&changed).as_bytes()).unless_full(&self.path)?;
-            *offsets = changed;
-        }
+        fs::write_atomically(&self.path, print(&changed).as_bytes()).unless_full(&self.path)?;
+        *offsets = changed;
         Ok(())
     }
 }

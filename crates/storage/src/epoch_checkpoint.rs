@@ -10,6 +10,7 @@
 //! is therefore written with the flush that moves the recovery point, away from the append path, and at once by a
 //! truncation.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -40,6 +41,15 @@ pub(crate) struct EpochsVersion {
 impl EpochCheckpoint {
     pub fn new(directory: &Path) -> Self {
         Self { path: directory.join(FILE_NAME), written: Mutex::new(0) }
+    }
+
+    /// Writes the first, empty version, which is durable when its directory is flushed.
+    pub fn create(&self) -> Result<(), StorageError> {
+        let open = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&self.path);
+        let mut file = open.unless_full(&self.path)?;
+        file.write_all(print(&[]).as_bytes()).and_then(|()| file.sync_data()).unless_full(&self.path)?;
+        *self.written.lock() = 1;
+        Ok(())
     }
 
     /// `None` if the file is missing or malformed: the epochs have to be read from the log.

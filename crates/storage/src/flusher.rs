@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use vltava_host::fs::{self, File};
+use vltava_host::fs;
 use vltava_host::task;
 use vltava_types::Offset;
 
 use crate::StorageError;
 use crate::epoch_checkpoint::{EpochCheckpoint, EpochsVersion};
 use crate::error::AtPath;
+use crate::lazy_file::LazyFile;
 
 /// The pause before a checkpoint is written again that there was no room for.
 const ROOM_RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ pub struct Flush {
     pub(crate) truncations: u64,
     /// The log is being deleted, and nobody waits for it.
     pub(crate) is_gone: Arc<AtomicBool>,
-    pub(crate) files: Vec<(PathBuf, Arc<File>)>,
+    pub(crate) files: Vec<Arc<LazyFile>>,
     /// The log's directory, if it has new entries: a new file's contents survive only with its name.
     pub(crate) directory: Option<PathBuf>,
     pub(crate) directory_version: u64,
@@ -63,8 +64,8 @@ impl Flush {
     }
 
     fn write(&self) -> Result<(), StorageError> {
-        for (path, file) in &self.files {
-            file.sync_data().at(path)?;
+        for file in &self.files {
+            file.sync_data()?;
         }
         if let Some(directory) = &self.directory {
             fs::sync_dir(directory).at(directory)?;

@@ -7,16 +7,15 @@
 //! One writer appends; readers look up at the same time without a lock, because an entry is counted only after it is
 //! written. Indexes speed reading up and are never the truth: whoever follows one checks the batch header it leads to.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-use vltava_host::fs::{self, File, FileExt};
+use vltava_host::fs::{File, FileExt};
 
 use crate::StorageError;
 use crate::error::AtPath;
+use crate::lazy_file::LazyFile;
 
 /// One entry of the offset index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +67,13 @@ impl OffsetIndex {
 
     /// The last entry whose offset is at most `offset`.
     pub fn floor(&self, offset: i64) -> Result<Option<OffsetEntry>, StorageError> {
-        let floor = self.file.last_where(|bytes| self.decode(bytes).offset <= offset)?;
-        Ok(floor.map(|(_, bytes)| self.decode(bytes)))
+        self.last_where(|entry| entry.offset <= offset)
+    }
+
+    /// The last entry for which `predicate` holds, where it holds for a prefix of the entries.
+    pub fn last_where(&self, predicate: impl Fn(&OffsetEntry) -> bool) -> Result<Option<OffsetEntry>, StorageError> {
+        let last = self.file.last_where(|bytes| predicate(&self.decode(bytes)))?;
+        Ok(last.map(|(_, bytes)| self.decode(bytes)))
     }
 
     /// Forgets every entry from this offset on.
@@ -93,8 +97,18 @@ impl OffsetIndex {
         })
     }
 
-    pub const fn file(&self) -> &IndexFile<8> {
-        &self.file
+    /// The number of entries.
+    pub fn len(&self) -> u64 {
+        self.file.len()
+    }
+
+    /// Keeps the first `entries` entries only.
+    pub fn truncate(&self, entries: u64) -> Result<(), StorageError> {
+        self.file.truncate(entries)
+    }
+
+    pub const fn file(&self) -> &Arc<LazyFile> {
+        &self.file.file
     }
 
     fn decode(&self, bytes: [u8; 8]) -> OffsetEntry {
@@ -156,8 +170,18 @@ impl TimeIndex {
         })
     }
 
-    pub const fn file(&self) -> &IndexFile<12> {
-        &self.file
+    /// The number of entries.
+    pub fn len(&self) -> u64 {
+        self.file.len()
+    }
+
+    /// Keeps the first `entries` entries only.
+    pub fn truncate(&self, entries: u64) -> Result<(), StorageError> {
+        self.file.truncate(entries)
+    }
+
+    pub const fn file(&self) -> &Arc<LazyFile> {
+        &self.file.file
     }
 
     fn decode(&self, bytes: [u8; 12]) -> TimeEntry {
@@ -171,76 +195,47 @@ impl TimeIndex {
 
 /// A file of entries of `WIDTH` bytes.
 #[derive(Debug)]
-pub(crate) struct IndexFile<const WIDTH: usize> {
-    path: PathBuf,
-    /// Held open while the segment is active. Sealed segments are looked up rarely, and a broker with many of them
-    /// would run out of file descriptors.
-    file: Mutex<Option<Arc<File>>>,
+struct IndexFile<const WIDTH: usize> {
+    file: Arc<LazyFile>,
     entries: AtomicU64,
 }
 
 impl<const WIDTH: usize> IndexFile<WIDTH> {
     fn open(path: PathBuf) -> Result<Self, StorageError> {
-        let file = open_file(&path).unless_full(&path)?;
-        let entries = file.metadata().at(&path)?.len() / WIDTH as u64;
-        Ok(Self { path, file: Mutex::new(Some(Arc::new(file))), entries: AtomicU64::new(entries) })
+        let (file, length) = LazyFile::create_or_open(path)?;
+        Ok(Self { file: Arc::new(file), entries: AtomicU64::new(length / WIDTH as u64) })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The number of entries.
-    pub fn len(&self) -> u64 {
+    fn len(&self) -> u64 {
         self.entries.load(Ordering::Acquire)
     }
 
-    /// The open file, or a newly opened one.
-    pub fn handle(&self) -> Result<Arc<File>, StorageError> {
-        if let Some(file) = &*self.file.lock() {
-            return Ok(Arc::clone(file));
-        }
-        Ok(Arc::new(open_file(&self.path).at(&self.path)?))
-    }
-
-    /// Lets go of the file descriptor.
-    pub fn close(&self) {
-        *self.file.lock() = None;
-    }
-
-    /// Keeps a file descriptor open.
-    pub fn keep_open(&self) -> Result<(), StorageError> {
-        let file = self.handle()?;
-        *self.file.lock() = Some(file);
-        Ok(())
-    }
-
     /// Keeps the first `entries` entries only, and drops bytes behind the last whole entry.
-    pub fn truncate(&self, entries: u64) -> Result<(), StorageError> {
+    fn truncate(&self, entries: u64) -> Result<(), StorageError> {
         self.entries.store(entries, Ordering::Release);
-        self.handle()?.set_len(entries * WIDTH as u64).at(&self.path)
+        self.file.handle()?.set_len(entries * WIDTH as u64).at(self.file.path())
     }
 
     fn append(&self, bytes: [u8; WIDTH]) -> Result<(), StorageError> {
         let entries = self.len();
-        self.handle()?.write_all_at(&bytes, entries * WIDTH as u64).unless_full(&self.path)?;
+        self.file.handle()?.write_all_at(&bytes, entries * WIDTH as u64).unless_full(self.file.path())?;
         self.entries.store(entries + 1, Ordering::Release);
         Ok(())
     }
 
     fn read(&self, index: u64) -> Result<[u8; WIDTH], StorageError> {
-        self.read_from(&*self.handle()?, index)
+        self.read_from(&*self.file.handle()?, index)
     }
 
     fn read_from(&self, file: &File, index: u64) -> Result<[u8; WIDTH], StorageError> {
         let mut bytes = [0; WIDTH];
-        file.read_exact_at(&mut bytes, index * WIDTH as u64).at(&self.path)?;
+        file.read_exact_at(&mut bytes, index * WIDTH as u64).at(self.file.path())?;
         Ok(bytes)
     }
 
     /// The last entry for which `predicate` holds, where it holds for a prefix of the entries.
     fn last_where(&self, predicate: impl Fn([u8; WIDTH]) -> bool) -> Result<Option<(u64, [u8; WIDTH])>, StorageError> {
-        let file = self.handle()?;
+        let file = self.file.handle()?;
         let mut found = None;
         let mut low = 0;
         let mut high = self.len();
@@ -262,13 +257,13 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
     /// Whether `predicate` holds for all entries, in order.
     fn all(&self, mut predicate: impl FnMut([u8; WIDTH]) -> bool) -> Result<bool, StorageError> {
         const ENTRIES_AT_ONCE: usize = 8192;
-        let file = self.handle()?;
+        let file = self.file.handle()?;
         let mut buffer = Vec::new();
         let mut next = 0;
         while next < self.len() {
             let count = usize::try_from(self.len() - next).map_or(ENTRIES_AT_ONCE, |left| left.min(ENTRIES_AT_ONCE));
             buffer.resize(count * WIDTH, 0);
-            file.read_exact_at(&mut buffer, next * WIDTH as u64).at(&self.path)?;
+            file.read_exact_at(&mut buffer, next * WIDTH as u64).at(self.file.path())?;
             let (entries, _) = buffer.as_chunks::<WIDTH>();
             if !entries.iter().all(|bytes| predicate(*bytes)) {
                 return Ok(false);
@@ -277,10 +272,6 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         }
         Ok(true)
     }
-}
-
-fn open_file(path: &Path) -> io::Result<File> {
-    fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
 fn relative(offset: i64, base_offset: i64) -> i32 {

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use vltava_host::fs::{self, File};
+use vltava_host::fs;
 use vltava_protocol::batch::{BatchHeader, ControlKind, batches, records};
 use vltava_replication::{EpochCache, ProducerBatch, ProducerStates, TransactionMarker};
 use vltava_types::{LeaderEpoch, Offset, TimestampMs, TopicId};
 
 use crate::epoch_checkpoint::{EpochCheckpoint, EpochsVersion};
 use crate::error::AtPath;
+use crate::lazy_file::LazyFile;
 use crate::segment::{SNAPSHOT_SUFFIX, Segment, SegmentEnd, file_path};
 use crate::{
     Flush, LogConfig, LogReader, OffsetCheckpoint, PartitionName, SegmentInfo, StorageError, partition_metadata,
@@ -49,7 +50,7 @@ pub struct RecoveryPoints {
 pub struct RecoveryCheckpoint {
     pub offset: Offset,
     /// Recovery trusts index entries below the recovery point, so that they are flushed before it is written.
-    pub(crate) indexes: Vec<(PathBuf, Arc<File>)>,
+    pub(crate) indexes: [Arc<LazyFile>; 2],
     /// The log's truncation count, and what it was.
     truncations: Arc<AtomicU64>,
     truncations_seen: u64,
@@ -127,8 +128,7 @@ pub(crate) struct ActiveSegment {
 
 #[derive(Debug)]
 pub(crate) struct UnflushedFile {
-    pub path: PathBuf,
-    pub file: Arc<File>,
+    pub file: Arc<LazyFile>,
     /// The directory version under which it was added.
     pub version: u64,
 }
@@ -192,7 +192,7 @@ impl Log {
     ) -> Result<Segment, StorageError> {
         fs::create_dir_all_durably(directory).unless_full(directory)?;
         let segment = Segment::open(directory, start)?;
-        epoch_checkpoint.write(&EpochsVersion { version: 1, entries: vec![] })?;
+        epoch_checkpoint.create()?;
         // Last, and it flushes the directory: a directory with this file holds a whole log.
         partition_metadata::write(directory, topic_id)?;
         Ok(segment)
@@ -316,18 +316,26 @@ impl Log {
         Ok(true)
     }
 
-    /// The recovery point, to be checkpointed without the log's lock.
-    pub fn recovery_checkpoint(&self) -> Result<RecoveryCheckpoint, StorageError> {
+    /// The recovery point, to be checkpointed without the log's lock; `None` if that was done already.
+    #[must_use]
+    pub fn recovery_checkpoint(&self) -> Option<RecoveryCheckpoint> {
+        let known = self.recovery_points.as_ref().and_then(|points| points.checkpoint.get(&points.partition));
         let below = |segment: &&Arc<Segment>| segment.base_offset < self.recovery_point;
-        // It may have been sealed since, and its last index entries with it.
-        let holder = self.segments.iter().rfind(below).unwrap_or_else(|| self.active_segment());
-        let indexes = holder.indexes()?;
-        Ok(RecoveryCheckpoint {
+        (known != Some(self.recovery_point)).then(|| RecoveryCheckpoint {
             offset: self.recovery_point,
-            indexes,
+            // It may have been sealed since, and its last index entries with it.
+            indexes: self.segments.iter().rfind(below).unwrap_or_else(|| self.active_segment()).indexes(),
             truncations: Arc::clone(&self.truncations),
             truncations_seen: self.truncation_count(),
         })
+    }
+
+    /// Lets go of the descriptors of files that were not used since the last call, if everything is on disk. Whoever needs
+    /// one opens it again.
+    pub fn close_unused_files(&self) {
+        if self.begin_flush().is_none() {
+            self.segments.iter().for_each(|segment| segment.close_if_unused());
+        }
     }
 
     /// What has to be flushed so that all that was appended so far is durable; `None` if everything is.
@@ -339,11 +347,9 @@ impl Log {
         if !has_new_data && !has_new_entries && !has_new_epochs && self.unflushed.is_empty() {
             return None;
         }
-        let mut files: Vec<_> =
-            self.unflushed.iter().map(|unflushed| (unflushed.path.clone(), Arc::clone(&unflushed.file))).collect();
+        let mut files: Vec<_> = self.unflushed.iter().map(|unflushed| Arc::clone(&unflushed.file)).collect();
         if has_new_data {
-            let active = self.active_segment();
-            files.push((active.path().to_owned(), Arc::clone(active.file())));
+            files.push(Arc::clone(self.active_segment().file()));
         }
         Some(Flush {
             up_to: self.log_end_offset,
@@ -384,8 +390,8 @@ impl Log {
         unless_full(self.take_snapshot())?;
         let active = Arc::clone(self.active_segment());
         unless_full(active.complete_time_index())?;
-        for (path, file) in active.indexes()? {
-            file.sync_data().at(&path)?;
+        for index in active.indexes() {
+            index.sync_data()?;
         }
         self.flush()
     }
@@ -425,11 +431,6 @@ impl Log {
             assert!(sealed.size() == 0, "two segments cannot begin at the same offset");
             return Ok(());
         }
-        let files = [
-            (sealed.path().to_owned(), Arc::clone(sealed.file())),
-            (sealed.offset_index.file().path().to_owned(), sealed.offset_index.file().handle()?),
-            (sealed.time_index.file().path().to_owned(), sealed.time_index.file().handle()?),
-        ];
         // What needs room comes first.
         self.take_snapshot()?;
         let segment = Arc::new(Segment::create(&self.directory, base_offset)?);
@@ -440,7 +441,7 @@ impl Log {
         }
         self.directory_version += 1;
         let version = self.directory_version;
-        self.unflushed.extend(files.map(|(path, file)| UnflushedFile { path, file, version }));
+        self.unflushed.extend(sealed.files().map(|file| UnflushedFile { file: Arc::clone(file), version }));
         sealed.seal()?;
         let mut segments = Vec::clone(&self.segments);
         segments.push(segment);
@@ -452,15 +453,15 @@ impl Log {
     /// Writes the producers' state as of the log end; flushed with the log.
     pub(crate) fn take_snapshot(&mut self) -> Result<(), StorageError> {
         let path = file_path(&self.directory, self.log_end_offset, SNAPSHOT_SUFFIX);
-        self.unflushed.retain(|unflushed| unflushed.path != path);
+        self.unflushed.retain(|unflushed| unflushed.file.path() != path);
         if let Err(error) = producer_snapshot::write(&path, &self.producers) {
             self.snapshots.remove(&self.log_end_offset);
             return Err(error);
         }
         self.snapshots.insert(self.log_end_offset);
         self.directory_version += 1;
-        let file = Arc::new(fs::OpenOptions::new().read(true).write(true).open(&path).at(&path)?);
-        self.unflushed.push(UnflushedFile { path, file, version: self.directory_version });
+        let file = Arc::new(LazyFile::open_and_keep(path)?);
+        self.unflushed.push(UnflushedFile { file, version: self.directory_version });
         Ok(())
     }
 
@@ -469,7 +470,7 @@ impl Log {
         self.directory_version += 1;
         for path in segment.paths() {
             fs::remove_file(path).at(path)?;
-            self.unflushed.retain(|unflushed| unflushed.path != path);
+            self.unflushed.retain(|unflushed| unflushed.file.path() != path);
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! One entry of `log.dirs`: the partitions' directories and the checkpoint files beside them.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -283,8 +284,8 @@ impl LogDir {
         &self,
         checkpoints: BTreeMap<PartitionName, RecoveryCheckpoint>,
     ) -> Result<(), StorageError> {
-        for (path, file) in checkpoints.values().flat_map(|checkpoint| &checkpoint.indexes) {
-            file.sync_data().at(path)?;
+        for index in checkpoints.values().flat_map(|checkpoint| &checkpoint.indexes) {
+            index.sync_data()?;
         }
         // Filtered under the file's lock, which the truncation takes after it has made the checkpoint void.
         let valid = checkpoints.into_iter().filter(|(_, checkpoint)| !checkpoint.is_void());
@@ -292,15 +293,18 @@ impl LogDir {
     }
 
     /// Writes `replication-offset-checkpoint`: high watermarks.
-    pub fn checkpoint_high_watermarks(&self, offsets: BTreeMap<PartitionName, Offset>) -> Result<(), StorageError> {
+    pub fn checkpoint_high_watermarks<P: Borrow<PartitionName>>(
+        &self,
+        offsets: impl IntoIterator<Item = (P, Offset)>,
+    ) -> Result<(), StorageError> {
         self.high_watermarks.update(offsets)
     }
 
     /// Writes `log-start-offset-checkpoint`. Partitions that are not named keep theirs. The offsets are taken under the
     /// file's lock.
-    pub fn checkpoint_log_start_offsets(
+    pub fn checkpoint_log_start_offsets<P: Borrow<PartitionName>>(
         &self,
-        offsets: impl IntoIterator<Item = (PartitionName, Offset)>,
+        offsets: impl IntoIterator<Item = (P, Offset)>,
     ) -> Result<(), StorageError> {
         self.log_start_offsets.update(offsets)
     }

@@ -48,6 +48,17 @@ pub struct LogReader {
     truncations_seen: u64,
 }
 
+/// Where batches to read lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Readable {
+    /// Of the segment.
+    pub index: usize,
+    pub first: ScannedBatch,
+    /// From the first batch on; the last batch in it need not be whole.
+    pub max_length: usize,
+    pub end_offset: Offset,
+}
+
 impl LogReader {
     /// Called by the writer, so that sizes and offsets belong together.
     pub(crate) fn new(
@@ -82,13 +93,7 @@ impl LogReader {
     /// segment. Empty at the end, and if the first batch does not fit the limits. Every batch's CRC is checked
     /// (trap 26).
     pub fn read(&self, offset: Offset, limits: ReadLimits) -> Result<Bytes, StorageError> {
-        if offset < self.log_start_offset || offset > self.log_end_offset {
-            return Err(StorageError::OffsetOutOfRange {
-                offset,
-                log_start_offset: self.log_start_offset,
-                log_end_offset: self.log_end_offset,
-            });
-        }
+        self.check_range(offset)?;
         let bytes = self.read_in_range(offset, limits);
         self.unless_truncated(bytes)
     }
@@ -120,24 +125,49 @@ impl LogReader {
         self.unless_truncated(found.map(Option::flatten))
     }
 
+    pub(crate) fn check_range(&self, offset: Offset) -> Result<(), StorageError> {
+        if offset < self.log_start_offset || offset > self.log_end_offset {
+            return Err(StorageError::OffsetOutOfRange {
+                offset,
+                log_start_offset: self.log_start_offset,
+                log_end_offset: self.log_end_offset,
+            });
+        }
+        Ok(())
+    }
+
     fn read_in_range(&self, offset: Offset, limits: ReadLimits) -> Result<Bytes, StorageError> {
+        match self.find_readable(offset, limits)? {
+            Some(readable) => self.read_found(&readable),
+            None => Ok(Bytes::new()),
+        }
+    }
+
+    /// Where a read begins and how far it may go; `None` if there is nothing that fits the limits.
+    pub(crate) fn find_readable(&self, offset: Offset, limits: ReadLimits) -> Result<Option<Readable>, StorageError> {
         let end_offset = limits.end_offset.min(self.log_end_offset);
         if offset >= end_offset {
-            return Ok(Bytes::new());
+            return Ok(None);
         }
-        let Some((index, first)) = self.find(offset)? else { return Ok(Bytes::new()) };
+        let Some((index, first)) = self.find(offset)? else { return Ok(None) };
         if first.header.next_offset() > end_offset {
-            return Ok(Bytes::new());
+            return Ok(None);
         }
         let available = self.size_of(index) - first.position;
         let limit = match (first.header.size() <= limits.max_bytes, limits.at_least_one_batch) {
             (true, _) => limits.max_bytes,
             (false, true) => first.header.size(),
-            (false, false) => return Ok(Bytes::new()),
+            (false, false) => return Ok(None),
         };
+        let max_length = usize::try_from(available).map_or(limit, |available| available.min(limit));
+        Ok(Some(Readable { index, first, max_length, end_offset }))
+    }
+
+    pub(crate) fn read_found(&self, readable: &Readable) -> Result<Bytes, StorageError> {
+        let Readable { index, first, max_length, end_offset } = *readable;
         let segment = &self.segments[index];
-        let mut buffer = vec![0; usize::try_from(available).map_or(limit, |available| available.min(limit))];
-        segment.file().read_exact_at(&mut buffer, first.position).at(segment.path())?;
+        let mut buffer = vec![0; max_length];
+        segment.file().handle()?.read_exact_at(&mut buffer, first.position).at(segment.path())?;
         let mut length = 0;
         for batch in batches(&buffer) {
             // The last one need not be whole. A malformed one is told when the next read begins with it.
@@ -155,6 +185,7 @@ impl LogReader {
             }
             length += batch.bytes.len();
         }
+        segment.checked().on_read(first.position..first.position + length as u64);
         buffer.truncate(length);
         Ok(Bytes::from(buffer))
     }
@@ -203,7 +234,7 @@ impl LogReader {
         const MAX_UNCOMPRESSED: usize = 64 << 20;
         let segment = &self.segments[index];
         let mut bytes = vec![0; batch.header.size()];
-        segment.file().read_exact_at(&mut bytes, batch.position).at(segment.path())?;
+        segment.file().handle()?.read_exact_at(&mut bytes, batch.position).at(segment.path())?;
         let leader_epoch = batch.header.partition_leader_epoch;
         let whole_batch = TimestampedOffset {
             offset: batch.header.base_offset.max(self.log_start_offset),
@@ -239,7 +270,24 @@ impl LogReader {
         self.segments[index].find(offset, self.size_of(index))
     }
 
-    fn size_of(&self, index: usize) -> u64 {
+    pub(crate) fn segment(&self, index: usize) -> &Segment {
+        &self.segments[index]
+    }
+
+    /// The offset after the segment's last one.
+    pub(crate) fn end_of(&self, index: usize) -> Offset {
+        self.segments.get(index + 1).map_or(self.log_end_offset, |next| next.base_offset)
+    }
+
+    pub(crate) const fn truncations(&self) -> &Arc<AtomicU64> {
+        &self.truncations
+    }
+
+    pub(crate) const fn truncations_seen(&self) -> u64 {
+        self.truncations_seen
+    }
+
+    pub(crate) fn size_of(&self, index: usize) -> u64 {
         if index + 1 == self.segments.len() { self.active_size } else { self.segments[index].size() }
     }
 
@@ -252,7 +300,7 @@ impl LogReader {
     }
 
     /// What was read while the log was truncated proves nothing, be it bytes or an error.
-    fn unless_truncated<T>(&self, result: Result<T, StorageError>) -> Result<T, StorageError> {
+    pub(crate) fn unless_truncated<T>(&self, result: Result<T, StorageError>) -> Result<T, StorageError> {
         if self.truncations.load(Ordering::Acquire) == self.truncations_seen {
             result
         } else {

@@ -90,7 +90,6 @@ impl Log {
         remove_stray_snapshots(directory, &mut snapshots, &segments)?;
 
         let active = segments.last().expect("there is a segment");
-        active.keep_open()?;
         let active = ActiveSegment {
             bytes_since_index_entry,
             first_timestamp: active.first_timestamp()?,
@@ -124,6 +123,8 @@ impl Log {
         } else {
             log.flush_recovered(first_scanned)?;
         }
+        // Most logs rest, and start-up opens all of them.
+        log.segments.iter().for_each(|segment| segment.close());
         Ok((log, report))
     }
 
@@ -133,13 +134,8 @@ impl Log {
         let after = self.segments.partition_point(|segment| segment.base_offset < self.recovery_point);
         let first = first_scanned.unwrap_or(usize::MAX).min(after.saturating_sub(1));
         for segment in &self.segments[first..] {
-            let (offset_index, time_index) = (segment.offset_index.file(), segment.time_index.file());
-            for (path, file) in [
-                (segment.path(), Arc::clone(segment.file())),
-                (offset_index.path(), offset_index.handle()?),
-                (time_index.path(), time_index.handle()?),
-            ] {
-                self.unflushed.push(UnflushedFile { path: path.to_owned(), file, version: 1 });
+            for file in segment.files() {
+                self.unflushed.push(UnflushedFile { file: Arc::clone(file), version: 1 });
             }
         }
         self.flush()
@@ -335,7 +331,7 @@ impl Recovery<'_> {
         self.bytes_since_index_entry = bytes_since_index_entry;
         let is_cut = valid_end < size;
         if is_cut {
-            segment.file().set_len(valid_end).at(segment.path())?;
+            segment.file().handle()?.set_len(valid_end).at(segment.path())?;
             segment.set_size(valid_end);
         }
         Ok(is_cut)
@@ -456,7 +452,7 @@ fn replay_stored(producers: &mut ProducerStates, segment: &Segment, batch: &Scan
     let mut bytes = Vec::new();
     if batch.header.is_control() && batch.header.has_producer_id() && batch.size() <= MAX_CONTROL_BATCH {
         bytes.resize(batch.header.size(), 0);
-        segment.file().read_exact_at(&mut bytes, batch.position).at(segment.path())?;
+        segment.file().handle()?.read_exact_at(&mut bytes, batch.position).at(segment.path())?;
     }
     replay_producer(producers, &batch.header, &bytes);
     Ok(())

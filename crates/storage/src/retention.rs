@@ -110,7 +110,8 @@ impl Log {
         let largest_timestamp = match segment.largest_timestamp() {
             Some(largest) => largest.timestamp,
             None => {
-                let modified = segment.file().metadata().and_then(|metadata| metadata.modified()).at(segment.path())?;
+                let modified =
+                    fs::metadata(segment.path()).and_then(|metadata| metadata.modified()).at(segment.path())?;
                 let since_epoch = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                 i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
             }
@@ -153,7 +154,7 @@ impl Log {
             Err(error) if error.is_full() => fs::remove_file(path).at(path)?,
             Err(error) => return Err(error),
         }
-        self.unflushed.retain(|unflushed| unflushed.path != path);
+        self.unflushed.retain(|unflushed| unflushed.file.path() != path);
         self.directory_version += 1;
         Ok(())
     }

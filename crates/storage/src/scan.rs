@@ -1,12 +1,13 @@
 //! Walking the batches of a segment file by their headers.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use vltava_host::fs::{File, FileExt};
 use vltava_protocol::batch::{BatchHeader, HEADER_SIZE};
 
 use crate::StorageError;
 use crate::error::AtPath;
+use crate::lazy_file::LazyFile;
 
 /// Where the CRC's coverage begins within a batch.
 const CRC_COVERS_FROM: u64 = 21;
@@ -14,8 +15,9 @@ const CRC_COVERS_FROM: u64 = 21;
 /// Reads one batch header after the other, up to `end`. Memory is bounded by `read_ahead`, whatever lengths the file
 /// claims.
 pub(crate) struct Scan<'a> {
-    path: &'a Path,
-    file: &'a File,
+    file: &'a LazyFile,
+    /// From the first read on: what is walked stays there, whatever happens to its name.
+    handle: Option<Arc<File>>,
     position: u64,
     end: u64,
     buffer: Vec<u8>,
@@ -48,8 +50,8 @@ impl<'a> Scan<'a> {
     /// For reading everything.
     pub const LONG: usize = 256 << 10;
 
-    pub const fn new(path: &'a Path, file: &'a File, position: u64, end: u64, read_ahead: usize) -> Self {
-        Self { path, file, position, end, buffer: Vec::new(), buffer_position: 0, read_ahead, skipping: false }
+    pub const fn new(file: &'a LazyFile, position: u64, end: u64, read_ahead: usize) -> Self {
+        Self { file, handle: None, position, end, buffer: Vec::new(), buffer_position: 0, read_ahead, skipping: false }
     }
 
     /// The next batch; `None` at the end. An error of kind [`StorageError::Corrupt`] tells where valid batches end.
@@ -62,11 +64,11 @@ impl<'a> Scan<'a> {
         let needed = left.min(HEADER_SIZE as u64) as usize;
         let read_ahead = if self.skipping { needed } else { self.read_ahead };
         let header = BatchHeader::parse(self.bytes(position, needed, read_ahead)?)
-            .map_err(|error| StorageError::corrupt(self.path, position, error.to_string()))?;
+            .map_err(|error| StorageError::corrupt(self.file.path(), position, error.to_string()))?;
         let batch = ScannedBatch { position, header };
         if batch.size() > left {
             let reason = format!("the batch needs {} bytes and {left} are there", batch.size());
-            return Err(StorageError::corrupt(self.path, position, reason));
+            return Err(StorageError::corrupt(self.file.path(), position, reason));
         }
         self.skipping = batch.size() > self.read_ahead as u64;
         self.position = batch.end();
@@ -92,7 +94,11 @@ impl<'a> Scan<'a> {
             let left = usize::try_from(self.end - position).unwrap_or(usize::MAX);
             self.buffer.resize(read_ahead.max(count).min(left), 0);
             self.buffer_position = position;
-            self.file.read_exact_at(&mut self.buffer, position).at(self.path)?;
+            let handle = match &self.handle {
+                Some(handle) => handle,
+                None => self.handle.insert(self.file.handle()?),
+            };
+            handle.read_exact_at(&mut self.buffer, position).at(self.file.path())?;
         }
         let start = (position - self.buffer_position) as usize;
         Ok(&self.buffer[start..start + count])

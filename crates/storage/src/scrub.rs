@@ -62,10 +62,10 @@ impl SegmentScrub {
     pub fn advance(&mut self, bytes: u64) -> Result<u64, StorageError> {
         let start = self.position;
         let size = self.segment.size();
-        let file = self.segment.file();
+        let file = self.segment.file().handle()?;
         // Only a hint; a cached page proves nothing about the disk, and one read for this is not worth keeping.
-        let _ = fs::drop_from_cache(file, start, bytes);
-        let mut scan = Scan::new(self.segment.path(), file, start, size, Scan::LONG);
+        let _ = fs::drop_from_cache(&file, start, bytes);
+        let mut scan = self.segment.scan(start, size, Scan::LONG);
         while self.position - start < bytes {
             let Some(batch) = scan.next()? else { break };
             let header = &batch.header;
@@ -79,7 +79,7 @@ impl SegmentScrub {
             self.next_offset = header.next_offset();
             self.position = batch.end();
         }
-        let _ = fs::drop_from_cache(file, start, self.position - start);
+        let _ = fs::drop_from_cache(&file, start, self.position - start);
         Ok(self.position - start)
     }
 }

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-use vltava_host::fs::{self, File, FileExt};
+use parking_lot::{Mutex, MutexGuard};
+use vltava_host::fs::FileExt;
 use vltava_protocol::batch::{BatchHeader, HEADER_SIZE};
 use vltava_types::{Offset, TimestampMs};
 
 use crate::StorageError;
 use crate::error::AtPath;
 use crate::index::{OffsetEntry, OffsetIndex, TimeEntry, TimeIndex};
+use crate::lazy_file::LazyFile;
+use crate::region::Checked;
 use crate::scan::{Scan, ScannedBatch};
 
 /// A segment, for tools, metrics and tests.
@@ -42,11 +44,11 @@ pub(crate) fn file_path(directory: &Path, base_offset: Offset, suffix: &str) -> 
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub base_offset: Offset,
-    path: PathBuf,
-    file: Arc<File>,
+    file: Arc<LazyFile>,
     size: AtomicU64,
     /// The largest timestamp, with the last offset of the first batch that has it.
     largest_timestamp: Mutex<Option<TimeEntry>>,
+    checked: Mutex<Checked>,
     pub offset_index: OffsetIndex,
     pub time_index: TimeIndex,
 }
@@ -87,32 +89,24 @@ impl Segment {
     }
 
     fn open_files(base_offset: Offset, path_of: impl Fn(&str) -> PathBuf) -> Result<Self, StorageError> {
-        let path = path_of(LOG_SUFFIX);
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .unless_full(&path)?;
-        let size = file.metadata().at(&path)?.len();
+        let (file, size) = LazyFile::create_or_open(path_of(LOG_SUFFIX))?;
         let base = base_offset.value();
         Ok(Self {
             base_offset,
-            path,
             file: Arc::new(file),
             size: AtomicU64::new(size),
             largest_timestamp: Mutex::new(None),
+            checked: Mutex::default(),
             offset_index: OffsetIndex::open(path_of(OFFSET_INDEX_SUFFIX), base)?,
             time_index: TimeIndex::open(path_of(TIME_INDEX_SUFFIX), base)?,
         })
     }
 
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
-    pub fn file(&self) -> &Arc<File> {
+    pub const fn file(&self) -> &Arc<LazyFile> {
         &self.file
     }
 
@@ -149,27 +143,33 @@ impl Segment {
         }
     }
 
-    /// Writes whole batches at the end. They are not part of the segment until [`Segment::set_size`]. Without room for
+    /// What was checked by CRC.
+    pub fn checked(&self) -> MutexGuard<'_, Checked> {
+        self.checked.lock()
+    }
+
+    /// Writes whole batches, which are checked, at the end. They are not part of the segment until [`Segment::set_size`]. Without room for
     /// all of them, a part may be there: see [`Segment::take_back`].
     pub fn write(&self, bytes: &[u8]) -> Result<(), StorageError> {
-        self.file.write_all_at(bytes, self.size()).unless_full(&self.path)
+        self.checked().on_append(self.size());
+        self.file.handle()?.write_all_at(bytes, self.size()).unless_full(self.path())
     }
 
     /// Where the segment and its indexes end.
     pub fn end(&self) -> SegmentEnd {
         SegmentEnd {
             size: self.size(),
-            offset_entries: self.offset_index.file().len(),
-            time_entries: self.time_index.file().len(),
+            offset_entries: self.offset_index.len(),
+            time_entries: self.time_index.len(),
             largest_timestamp: self.largest_timestamp(),
         }
     }
 
     /// Removes what an append that found no room has written beyond `end`.
     pub fn take_back(&self, end: &SegmentEnd) -> Result<(), StorageError> {
-        self.file.set_len(end.size).at(&self.path)?;
-        self.offset_index.file().truncate(end.offset_entries)?;
-        self.time_index.file().truncate(end.time_entries)?;
+        self.file.handle()?.set_len(end.size).at(self.path())?;
+        self.offset_index.truncate(end.offset_entries)?;
+        self.time_index.truncate(end.time_entries)?;
         *self.largest_timestamp.lock() = end.largest_timestamp;
         Ok(())
     }
@@ -204,7 +204,7 @@ impl Segment {
     pub fn index_is_full(&self, segment_index_bytes: u32) -> bool {
         let bytes = u64::from(segment_index_bytes);
         // The time index keeps room for the entry of sealing.
-        self.offset_index.file().len() >= bytes / 8 || self.time_index.file().len() + 1 >= bytes / 12
+        self.offset_index.len() >= bytes / 8 || self.time_index.len() + 1 >= bytes / 12
     }
 
     /// No more appends: the time index gets the largest timestamp, and the indexes' descriptors are released.
@@ -219,14 +219,32 @@ impl Segment {
         self.largest_timestamp().map_or(Ok(()), |largest| self.time_index.append(largest))
     }
 
+    pub const fn files(&self) -> [&Arc<LazyFile>; 3] {
+        [&self.file, self.offset_index.file(), self.time_index.file()]
+    }
+
+    pub fn indexes(&self) -> [Arc<LazyFile>; 2] {
+        [Arc::clone(self.offset_index.file()), Arc::clone(self.time_index.file())]
+    }
+
     /// Keeps all descriptors, so that readers go on after the files are renamed or removed.
     pub fn keep_open(&self) -> Result<(), StorageError> {
-        self.offset_index.file().keep_open()?;
-        self.time_index.file().keep_open()
+        self.files().into_iter().try_for_each(|file| file.keep_open())
+    }
+
+    /// Lets go of all descriptors; those who use one keep it. Only when everything is on disk: an error of writing back
+    /// is told to descriptors that are open.
+    pub fn close(&self) {
+        self.files().into_iter().for_each(|file| file.close());
+    }
+
+    /// As [`Segment::close`], for files that were not used since the last call.
+    pub fn close_if_unused(&self) {
+        self.files().into_iter().for_each(|file| file.close_if_unused());
     }
 
     pub fn scan(&self, position: u64, end: u64, read_ahead: usize) -> Scan<'_> {
-        Scan::new(&self.path, &self.file, position, end, read_ahead)
+        Scan::new(&self.file, position, end, read_ahead)
     }
 
     /// The first batch that ends at `offset` or later, among those before the position `end`.
@@ -279,7 +297,7 @@ impl Segment {
 
     /// Walks from the last index entry to the end and sets the largest timestamp. Checks no CRC.
     pub fn walk_tail(&self, interval: u32) -> Result<Tail, StorageError> {
-        let last = match self.offset_index.file().len().checked_sub(1) {
+        let last = match self.offset_index.len().checked_sub(1) {
             Some(last) => Some(self.offset_index.entry(last)?),
             None => None,
         };
@@ -328,7 +346,7 @@ impl Segment {
     pub fn truncate(&self, position: u64, offset: Offset) -> Result<(), StorageError> {
         self.offset_index.truncate_to_offset(offset.value())?;
         self.time_index.truncate_to_offset(offset.value())?;
-        self.file.set_len(position).at(&self.path)?;
+        self.file.handle()?.set_len(position).at(self.path())?;
         self.set_size(position);
         self.load_largest_timestamp()
     }
@@ -340,18 +358,9 @@ impl Segment {
         self.load_largest_timestamp()
     }
 
-    /// The index files, open.
-    pub fn indexes(&self) -> Result<Vec<(PathBuf, Arc<File>)>, StorageError> {
-        let (offset_index, time_index) = (self.offset_index.file(), self.time_index.file());
-        Ok(vec![
-            (offset_index.path().to_owned(), offset_index.handle()?),
-            (time_index.path().to_owned(), time_index.handle()?),
-        ])
-    }
-
     /// The files of this segment.
     pub fn paths(&self) -> [&Path; 3] {
-        [&self.path, self.offset_index.file().path(), self.time_index.file().path()]
+        self.files().map(|file| file.path())
     }
 
     fn note_timestamp(&self, header: &BatchHeader) {

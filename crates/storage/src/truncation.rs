@@ -62,7 +62,7 @@ impl Log {
         self.remove_segments_from(index + 1)?;
         segment.keep_open()?;
         segment.truncate(position, new_end)?;
-        segment.file().sync_data().at(segment.path())?;
+        segment.file().sync_data()?;
 
         let tail = segment.walk_tail(self.config.index_interval_bytes)?;
         self.active = ActiveSegment {
@@ -92,7 +92,7 @@ impl Log {
         self.remove_segments_from(0)?;
         for snapshot in std::mem::take(&mut self.snapshots) {
             let path = file_path(&self.directory, snapshot, SNAPSHOT_SUFFIX);
-            self.unflushed.retain(|unflushed| unflushed.path != path);
+            self.unflushed.retain(|unflushed| unflushed.file.path() != path);
             fs::remove_file(&path).at(&path)?;
         }
         self.segments = Arc::new(vec![Arc::new(Segment::open(&self.directory, offset)?)]);

@@ -21,6 +21,8 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<()> {
     }
     let read = settings::read(arguments)?;
     announce(&read.config);
+    // Half of them for logs that are in use, the others for connections.
+    tracing::info!("may have {} files and connections open", vltava_host::fs::raise_max_open_files());
     for warning in &read.warnings {
         tracing::warn!("{warning}");
     }

@@ -188,6 +188,7 @@ impl Partition {
         self.disk.read().room.on_appended(records.len());
         let must_flush = must_flush(&config, log_end_offset, follower.offsets().durable_offset, appended.rolled);
         state.unflushed_since_ms.get_or_insert(self.surroundings.now_ms());
+        self.stir_unless_at_rest(state);
         if config.replication.durability == vltava_replication::Durability::PageCache
             && let Some(upstream) = &state.upstream
         {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use vltava_host::{clock, task};
 use vltava_metadata::{ClusterImage, ConfigResource, PartitionImage, TopicImage};
 use vltava_replication::{BrokerStatus, PartitionAssignment};
@@ -20,6 +21,9 @@ use crate::partition_config::PartitionConfig;
 
 /// How often creating a log is tried again that there was no room for.
 const ROOM_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many logs are created at the same time.
+const CREATE_THREADS: usize = 4;
 
 /// Applies images as they come, until the manager is gone.
 pub(super) async fn run(manager: Weak<ReplicaManager>) {
@@ -171,30 +175,52 @@ impl ReplicaManager {
         if missing.is_empty() {
             return;
         }
-        let manager = Arc::clone(self);
-        task::blocking(move || {
-            let mut log_counts = manager.log_counts();
-            for missing in missing {
-                let id = missing.id;
-                match manager.open_or_create(missing, &mut log_counts) {
-                    Ok(partition) => {
-                        manager.not_opened.lock().remove(&id);
-                        manager.partitions.write().insert(id, partition);
-                    }
-                    Err(why) => {
-                        manager.not_opened.lock().insert(id, why);
-                    }
+        // Creating a log mostly waits for the disk, which can do several at a time.
+        let log_counts = Arc::new(Mutex::new(self.log_counts()));
+        let missing = Arc::new(Mutex::new(missing.into_iter()));
+        let workers: Vec<_> = (0..CREATE_THREADS)
+            .map(|_| {
+                let (manager, missing, log_counts) = (Arc::clone(self), Arc::clone(&missing), Arc::clone(&log_counts));
+                task::spawn(task::blocking(move || manager.open_or_create_all(&missing, &log_counts)))
+            })
+            .collect();
+        for worker in workers {
+            match worker.await {
+                Ok(()) => {}
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // The runtime is shutting down, and this task with it.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    fn open_or_create_all(
+        &self,
+        missing: &Mutex<impl Iterator<Item = Missing>>,
+        log_counts: &Mutex<BTreeMap<DirectoryId, usize>>,
+    ) {
+        loop {
+            // A statement of its own, so that the lock is not held while a log is created.
+            let next = missing.lock().next();
+            let Some(missing) = next else { return };
+            let id = missing.id;
+            match self.open_or_create(missing, log_counts) {
+                Ok(partition) => {
+                    self.not_opened.lock().remove(&id);
+                    self.partitions.write().insert(id, partition);
+                }
+                Err(why) => {
+                    self.not_opened.lock().insert(id, why);
                 }
             }
-        })
-        .await;
+        }
     }
 
     /// Takes the log that was found at start-up, or creates one.
     fn open_or_create(
         &self,
         missing: Missing,
-        log_counts: &mut BTreeMap<DirectoryId, usize>,
+        log_counts: &Mutex<BTreeMap<DirectoryId, usize>>,
     ) -> Result<Arc<Partition>, NotOpened> {
         let Missing { id, name, config, is_counted_on, is_old } = missing;
         let found = self.found.lock().remove(&name);
@@ -218,7 +244,7 @@ impl ReplicaManager {
                     }
                     self.set_damaged_aside(&name)?;
                 }
-                let log_dir = self.logs.for_new_log(log_counts).ok_or(NotOpened::Unusable)?;
+                let log_dir = self.logs.for_new_log(&log_counts.lock()).ok_or(NotOpened::Unusable)?;
                 let created = log_dir.create(&name, id.topic_id, Arc::clone(&config.log));
                 if let Err(error) = &created
                     && let Some(disk) = self.disk(&log_dir)
@@ -230,7 +256,7 @@ impl ReplicaManager {
                     report(&created, &name);
                 }
                 let log = created.map_err(|_| if is_full { NotOpened::NoRoom } else { NotOpened::Unusable })?;
-                *log_counts.entry(log_dir.directory_id()).or_default() += 1;
+                *log_counts.lock().entry(log_dir.directory_id()).or_default() += 1;
                 (log, Offset(0), log_dir)
             }
         };

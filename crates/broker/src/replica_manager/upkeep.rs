@@ -1,6 +1,5 @@
 //! What happens by time: lag, retention, checkpoints, space, and failed disks.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,7 +21,8 @@ const MAX_TICK: Duration = Duration::from_millis(500);
 /// How often free space is looked at.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks at followers that lag or caught up, and at records that wait to be flushed.
+/// Looks at followers that lag or caught up, at records that wait to be flushed, and at corrupt logs. Partitions that are
+/// at rest are not among those it looks at.
 pub(super) async fn tick(manager: Weak<ReplicaManager>) {
     let Some(interval) = manager.upgrade().map(|manager| {
         let lag_time_max = manager.config.replication.replica_lag_time_max;
@@ -32,7 +32,7 @@ pub(super) async fn tick(manager: Weak<ReplicaManager>) {
     };
     every(manager, interval, |manager| async move {
         let image = manager.applied.borrow().clone();
-        for partition in manager.partitions() {
+        for partition in manager.surroundings.take_restless() {
             partition.on_tick();
             partition.reconsider_damage();
             if !partition.is_online() {
@@ -75,8 +75,9 @@ pub(super) async fn checkpoint_high_watermarks(manager: Weak<ReplicaManager>) {
     };
     every(manager, interval, |manager| async move {
         task::blocking(move || {
+            let partitions = manager.partitions();
             for disk in working_disks(&manager) {
-                let offsets = offsets_of(&manager, disk, Partition::high_watermark);
+                let offsets = offsets_of(&partitions, disk, Partition::high_watermark);
                 note(disk, &disk.log_dir.checkpoint_high_watermarks(offsets));
             }
         })
@@ -156,10 +157,11 @@ impl ReplicaManager {
         let mut is_clean = true;
         let unclaimed_are_closed = self.close_unclaimed();
         self.checkpoint_logs();
+        let partitions = self.partitions();
         let high_watermarks: Vec<_> =
-            self.disks.iter().map(|disk| offsets_of(self, disk, Partition::high_watermark)).collect();
+            self.disks.iter().map(|disk| offsets_of(&partitions, disk, Partition::high_watermark)).collect();
         let log_starts: Vec<_> =
-            self.disks.iter().map(|disk| offsets_of(self, disk, Partition::log_start_offset)).collect();
+            self.disks.iter().map(|disk| offsets_of(&partitions, disk, Partition::log_start_offset)).collect();
         let is_closed: Vec<bool> = self
             .disks
             .iter()
@@ -208,15 +210,18 @@ impl ReplicaManager {
     }
 
     fn checkpoint_logs(&self) {
+        let partitions = self.partitions();
         for disk in working_disks(self) {
-            let points = self.partitions();
-            let points = points
+            let points = partitions
                 .iter()
                 .filter(|partition| Arc::ptr_eq(&partition.disk(), disk))
                 .filter_map(|partition| Some((partition.name().clone(), partition.recovery_checkpoint()?)));
             let written = disk.log_dir.checkpoint_recovery_points(points.collect());
             note(disk, &written);
             self.checkpoint_log_starts(disk);
+        }
+        for partition in &partitions {
+            partition.close_unused_files();
         }
     }
 
@@ -255,14 +260,14 @@ fn working_disks(manager: &ReplicaManager) -> impl Iterator<Item = &Arc<Disk>> {
     manager.disks.iter().filter(|disk| !disk.has_failed.load(Ordering::Acquire))
 }
 
-fn offsets_of(
-    manager: &ReplicaManager,
+/// The partitions of a disk with an offset of each.
+fn offsets_of<'a>(
+    partitions: &'a [Arc<Partition>],
     disk: &Arc<Disk>,
     offset: impl Fn(&Partition) -> Offset,
-) -> BTreeMap<PartitionName, Offset> {
-    let partitions = manager.partitions();
+) -> Vec<(&'a PartitionName, Offset)> {
     let of_disk = partitions.iter().filter(|partition| Arc::ptr_eq(&partition.disk(), disk));
-    of_disk.map(|partition| (partition.name().clone(), offset(partition))).collect()
+    of_disk.map(|partition| (partition.name(), offset(partition))).collect()
 }
 
 fn note(disk: &Disk, outcome: &Result<(), StorageError>) {

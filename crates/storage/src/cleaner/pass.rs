@@ -276,8 +276,8 @@ impl CleaningPass {
             .map(|segment| SegmentSizes {
                 base_offset: segment.base_offset,
                 bytes: segment.size(),
-                offset_index_bytes: segment.offset_index.file().len() * 8,
-                time_index_bytes: segment.time_index.file().len() * 12,
+                offset_index_bytes: segment.offset_index.len() * 8,
+                time_index_bytes: segment.time_index.len() * 12,
             })
             .collect();
         let end_offset = self.log.segments[sources.len()].base_offset;
@@ -538,7 +538,7 @@ fn read_batches(segment: &Segment, position: u64, size: u64, buffer_bytes: usize
     let mut wanted = buffer_bytes.max(SMALLEST_BUFFER).min(left);
     loop {
         let mut buffer = vec![0; wanted];
-        segment.file().read_exact_at(&mut buffer, position).at(segment.path())?;
+        segment.file().handle()?.read_exact_at(&mut buffer, position).at(segment.path())?;
         let mut walk = batches(&buffer);
         let failure = walk.find_map(Result::err);
         let whole = walk.position();
@@ -641,10 +641,8 @@ impl Output {
     /// Everything is on disk on return, names included.
     fn flush(&self, directory: &std::path::Path) -> Result<(), StorageError> {
         self.segment.complete_time_index()?;
-        self.segment.file().sync_data().unless_full(self.segment.path())?;
-        let (offset_index, time_index) = (self.segment.offset_index.file(), self.segment.time_index.file());
-        for (path, file) in [(offset_index.path(), offset_index.handle()?), (time_index.path(), time_index.handle()?)] {
-            file.sync_data().unless_full(path)?;
+        for file in self.segment.files() {
+            file.handle()?.sync_data().unless_full(file.path())?;
         }
         fs::sync_dir(directory).unless_full(directory)
     }

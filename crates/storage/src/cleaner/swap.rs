@@ -18,6 +18,7 @@ use vltava_host::fs;
 use vltava_types::{Offset, TimestampMs};
 
 use crate::error::AtPath;
+use crate::lazy_file::LazyFile;
 use crate::scan::Scan;
 use crate::segment::{
     CLEANED_SUFFIX, LOG_SUFFIX, OFFSET_INDEX_SUFFIX, SWAP_SUFFIX, Segment, TIME_INDEX_SUFFIX, file_path,
@@ -152,9 +153,9 @@ fn finish(directory: &Path, base_offset: Offset, segments: &[Offset]) -> Result<
 
 /// The offset after the last batch of a segment file.
 fn end_of(path: &Path) -> Result<Offset, StorageError> {
-    let file = fs::OpenOptions::new().read(true).open(path).at(path)?;
-    let size = file.metadata().at(path)?.len();
-    let mut scan = Scan::new(path, &file, 0, size, Scan::LONG);
+    let size = fs::metadata(path).at(path)?.len();
+    let file = LazyFile::open_and_keep(path.to_owned())?;
+    let mut scan = Scan::new(&file, 0, size, Scan::LONG);
     let mut end_offset = None;
     while let Some(batch) = scan.next()? {
         end_offset = Some(batch.header.next_offset());

@@ -9,6 +9,7 @@ mod full_disk;
 mod log_dirs;
 mod model;
 mod recovering;
+mod regions;
 mod relocating;
 mod retaining;
 mod scrubbing;
