@@ -6,6 +6,7 @@
 
 pub mod api;
 mod cleaner_config;
+mod cold_reads;
 pub mod config;
 mod connection;
 pub mod controller;
@@ -37,6 +38,7 @@ use vltava_metadata::ClusterImage;
 use vltava_metadata::controller::{ControllerRequest, ControllerResponse};
 use vltava_types::{BrokerId, ErrorCode};
 
+use crate::cold_reads::ColdReads;
 use crate::config::BrokerConfig;
 use crate::connection::LargeFrames;
 use crate::controller::Controller;
@@ -61,6 +63,7 @@ pub struct Broker {
     fetch_sessions: Mutex<FetchSessions>,
     producer_ids: ProducerIds,
     large_frames: LargeFrames,
+    cold_reads: ColdReads,
     images: watch::Receiver<Arc<ClusterImage>>,
 }
 
@@ -73,6 +76,7 @@ impl Broker {
             groups: GroupCoordinators::start(&config, &replicas),
             images: controller.images(),
             fenced_lately: FencedLately::start(controller.images()),
+            cold_reads: ColdReads::default(),
             large_frames: LargeFrames::new(config.network.socket_request_max_bytes),
             fetch_sessions: Mutex::new(FetchSessions::new(config.replication.fetch_session_slots)),
             config,

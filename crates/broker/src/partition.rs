@@ -26,7 +26,7 @@ use vltava_replication::{
     BrokerStatus, CutOff, EpochEndOffset, FencingError, FollowerState, LeaderAction, LeaderState, LogOffsets,
     NotEnoughReplicas, PartitionAssignment, SequenceError,
 };
-use vltava_storage::{Flush, Flushable, Log, PartitionName, RecoveryCheckpoint, StorageError};
+use vltava_storage::{FileRegion, Flush, Flushable, Log, PartitionName, RecoveryCheckpoint, StorageError};
 use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, TimestampMs, TopicPartition};
 
 use crate::dirty_set::DirtySet;
@@ -139,17 +139,27 @@ pub struct ReadRequest {
 }
 
 /// What one partition of a Fetch gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ReadResult {
     /// Whole batches; the first may begin below the requested offset. Empty if there is nothing to see, or if the
     /// reader's log diverges.
     pub records: Bytes,
+    /// Or whole batches in their file, and `records` is empty. Only of [`Partition::read_warm`].
+    pub region: Option<FileRegion>,
     pub high_watermark: Offset,
     pub last_stable_offset: Offset,
     pub log_start_offset: Offset,
     /// The reader has records that this log has not: it truncates to here and asks again.
     pub diverging: Option<EpochEndOffset>,
     pub leader_epoch: LeaderEpoch,
+}
+
+impl ReadResult {
+    /// Bytes of records, wherever they are.
+    #[must_use]
+    pub fn record_bytes(&self) -> usize {
+        self.records.len() + self.region.as_ref().map_or(0, FileRegion::len)
+    }
 }
 
 /// Who leads, as this replica knows it.

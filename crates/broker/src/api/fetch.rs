@@ -6,9 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use vltava_host::{clock, random};
+use vltava_protocol::fetch_frame::{Part, encode_fetch_response};
+use vltava_protocol::frame::Header;
 use vltava_protocol::make;
 use vltava_protocol::messages::fetch_response::{
     EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
@@ -16,8 +19,9 @@ use vltava_protocol::messages::fetch_response::{
 use vltava_protocol::messages::{FetchRequest, FetchResponse, WireId as _};
 use vltava_types::{ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 
-use crate::api::RequestContext;
+use crate::Broker;
 use crate::api::routing::{LeaderHints, epoch_of_client, hosted_partition};
+use crate::api::{Answer, Piece, Refusal, RequestContext};
 use crate::fetch_sessions::{PartitionKey, PartitionNews, Plan, Position, SessionRequest, TopicKey};
 use crate::partition::{Isolation, Partition, ReadRequest, ReadResult};
 
@@ -25,19 +29,44 @@ use crate::partition::{Isolation, Partition, ReadRequest, ReadResult};
 const CONSUMER: i32 = -1;
 const DEBUGGING_CONSUMER: i32 = -2;
 
-pub async fn handle(context: &RequestContext<'_>, request: FetchRequest) -> FetchResponse {
+/// Answers a request. Long runs of records are not copied into the answer.
+pub async fn answer(context: &RequestContext<'_>, header: &Header, request: FetchRequest) -> Result<Answer, Refusal> {
+    let Fetched { response, records } = handle(context, request).await;
+    let lengths: Vec<usize> = records.iter().map(Piece::len).collect();
+    let parts = encode_fetch_response(header.version, header.correlation_id, &response, &lengths)?;
+    let mut records = records.into_iter();
+    let pieces = parts.into_iter().map(|part| match part {
+        Part::Bytes(bytes) => Piece::Bytes(bytes),
+        Part::Records(_) => records.next().expect("a part for each run of records"),
+    });
+    Ok(Answer::Pieces(pieces.collect()))
+}
+
+/// A response, and the records of those of its partitions that have none of their own, in order.
+struct Fetched {
+    response: FetchResponse,
+    records: Vec<Piece>,
+}
+
+impl From<FetchResponse> for Fetched {
+    fn from(response: FetchResponse) -> Self {
+        Self { response, records: Vec::new() }
+    }
+}
+
+async fn handle(context: &RequestContext<'_>, request: FetchRequest) -> Fetched {
     if !is_consumer(context.version, &request) {
-        return refuse_replica(context, request);
+        return refuse_replica(context, request).into();
     }
     let limits = Limits::new(context, &request);
     let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let session = session_request(context.version, request);
     let plan = match context.broker.fetch_sessions.lock().begin(session, clock::now()) {
         Ok(plan) => plan,
-        Err(error) => return make!(FetchResponse { error_code: error.code() }),
+        Err(error) => return make!(FetchResponse { error_code: error.code() }).into(),
     };
     let mut targets: Vec<Target> = plan.partitions.iter().map(|(key, at)| Target::new(context, key, *at)).collect();
-    read_until(&mut targets, &limits, deadline).await;
+    read_until(context.broker, &mut targets, &limits, deadline).await;
     respond(context, &limits, &plan, &targets)
 }
 
@@ -144,7 +173,14 @@ impl Target {
     }
 
     fn record_bytes(&self) -> usize {
-        self.result.as_ref().map_or(0, |result| result.records.len())
+        self.result.as_ref().map_or(0, ReadResult::record_bytes)
+    }
+
+    /// The records that were read, if there are any.
+    fn records(&self) -> Option<Piece> {
+        let result = self.result.as_ref().ok()?;
+        let in_file = result.region.clone().map(Piece::File);
+        in_file.or_else(|| (!result.records.is_empty()).then(|| Piece::Bytes(result.records.clone())))
     }
 
     /// Whether reading again could give something else.
@@ -160,9 +196,9 @@ impl Target {
         }
     }
 
-    fn read(&mut self, limits: &Limits, bytes_left: usize, at_least_one_batch: bool) {
+    async fn read(&mut self, broker: &Broker, limits: &Limits, bytes_left: usize, at_least_one_batch: bool) {
         let Some(partition) = &self.partition else { return };
-        self.result = partition.read(&ReadRequest {
+        let request = ReadRequest {
             offset: Offset(self.position.fetch_offset),
             max_bytes: bytes(self.position.max_bytes).min(bytes_left),
             at_least_one_batch,
@@ -170,13 +206,21 @@ impl Target {
             current_leader_epoch: epoch_of_client(self.position.current_leader_epoch),
             last_fetched_epoch: epoch_of_client(self.position.last_fetched_epoch),
             allow_follower: limits.allow_follower,
-        });
+        };
+        self.result = match partition.read_warm(&request) {
+            Ok(Some(result)) => Ok(result),
+            Ok(None) => {
+                let partition = Arc::clone(partition);
+                broker.cold_reads.run(move || partition.read(&request)).await
+            }
+            Err(error) => Err(error),
+        };
     }
 }
 
 /// Reads until there is enough, something to be told at once, or no time left.
-async fn read_until(targets: &mut [Target], limits: &Limits, deadline: Instant) {
-    read_all(targets, limits, |_| true);
+async fn read_until(broker: &Broker, targets: &mut [Target], limits: &Limits, deadline: Instant) {
+    read_all(broker, targets, limits, |_| true).await;
     if is_enough(targets, limits) || Instant::now() >= deadline {
         return;
     }
@@ -185,7 +229,7 @@ async fn read_until(targets: &mut [Target], limits: &Limits, deadline: Instant) 
     let partitions: Vec<Arc<Partition>> = targets.iter().filter_map(|target| target.partition.clone()).collect();
     let _subscriptions: Vec<_> = partitions.iter().map(|partition| partition.subscribe(&changed)).collect();
     loop {
-        read_all(targets, limits, Target::has_changed);
+        read_all(broker, targets, limits, Target::has_changed).await;
         if is_enough(targets, limits) || tokio::time::timeout_at(deadline, changed.notified()).await.is_err() {
             return;
         }
@@ -194,12 +238,12 @@ async fn read_until(targets: &mut [Target], limits: &Limits, deadline: Instant) 
 
 /// Reads in order while there are bytes left. The first partition that has any records gives at least one batch, however
 /// large, so that a consumer always gets on (KIP-74).
-fn read_all(targets: &mut [Target], limits: &Limits, needs_reading: impl Fn(&Target) -> bool) {
+async fn read_all(broker: &Broker, targets: &mut [Target], limits: &Limits, needs_reading: impl Fn(&Target) -> bool) {
     let mut bytes_left = limits.max_bytes;
     let mut is_empty = true;
     for target in targets {
         if needs_reading(target) {
-            target.read(limits, bytes_left, is_empty);
+            target.read(broker, limits, bytes_left, is_empty).await;
         }
         let found = target.record_bytes();
         bytes_left = bytes_left.saturating_sub(found);
@@ -216,13 +260,14 @@ fn is_enough(targets: &[Target], limits: &Limits) -> bool {
     targets.is_empty() || found >= limits.min_bytes || targets.iter().any(must_be_told)
 }
 
-fn respond(context: &RequestContext<'_>, limits: &Limits, plan: &Plan, targets: &[Target]) -> FetchResponse {
+fn respond(context: &RequestContext<'_>, limits: &Limits, plan: &Plan, targets: &[Target]) -> Fetched {
     let news: Vec<PartitionNews> = targets.iter().map(news).collect();
     let finished = context.broker.fetch_sessions.lock().finish(plan, &news, clock::now(), random::u64);
     let outcome = match finished {
         Ok(outcome) => outcome,
-        Err(error) => return make!(FetchResponse { error_code: error.code() }),
+        Err(error) => return make!(FetchResponse { error_code: error.code() }).into(),
     };
+    let mut records = Vec::new();
     let mut hints = LeaderHints::default();
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut last_topic = None;
@@ -236,18 +281,19 @@ fn respond(context: &RequestContext<'_>, limits: &Limits, plan: &Plan, targets: 
         }
         let topic = responses.last_mut().expect("one was pushed for this partition's topic");
         topic.partitions.push(describe(context, limits, key.partition, target, &mut hints));
+        records.extend(target.records());
     }
     let mut response = make!(FetchResponse { session_id: outcome.session_id, responses });
     if context.version >= 16 {
         response.node_endpoints = node_endpoints(context, &hints);
     }
-    response
+    Fetched { response, records }
 }
 
 fn news(target: &Target) -> PartitionNews {
     match &target.result {
         Ok(result) => PartitionNews {
-            has_records: !result.records.is_empty(),
+            has_records: result.record_bytes() > 0,
             high_watermark: result.high_watermark,
             log_start_offset: result.log_start_offset,
             must_be_told: result.diverging.is_some(),
@@ -290,8 +336,8 @@ fn describe(
         high_watermark: result.high_watermark.value(),
         last_stable_offset: result.last_stable_offset.value(),
         log_start_offset: result.log_start_offset.value(),
-        // Never null: clients of some languages fail on it.
-        records: Some(result.records.clone()),
+        // Never null on the wire, where clients of some languages fail on it: where there are records, they take the place.
+        records: (result.record_bytes() == 0).then(Bytes::new),
     });
     // Null says that the client did not ask; no transaction can be aborted yet.
     data.aborted_transactions = (limits.isolation == Isolation::ReadCommitted).then(Vec::new);
@@ -312,7 +358,7 @@ fn failed(partition_index: i32, error: ErrorCode) -> PartitionData {
         last_stable_offset: -1,
         log_start_offset: -1,
         aborted_transactions: None,
-        records: Some(bytes::Bytes::new()),
+        records: Some(Bytes::new()),
     })
 }
 

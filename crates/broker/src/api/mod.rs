@@ -48,12 +48,13 @@ mod unregister_broker;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures::future::BoxFuture;
 use vltava_metadata::ClusterImage;
 use vltava_protocol::frame::{self, FrameError, Header};
 use vltava_protocol::messages::{EncodeError, KafkaRequest as _, KafkaResponse};
 use vltava_protocol::versions::ApiKey;
+use vltava_storage::FileRegion;
 
 use crate::Broker;
 use crate::connection::ConnectionInfo;
@@ -72,10 +73,43 @@ pub struct RequestContext<'a> {
 pub enum Answer {
     /// Write this frame.
     Frame(Bytes),
+    /// Write this frame, which lies in pieces.
+    Pieces(Vec<Piece>),
     /// Write the frame that this completes with. Later requests of the connection may begin meanwhile.
     Later(BoxFuture<'static, Result<Bytes, Refusal>>),
     /// Write nothing (Produce with acks=0).
     Nothing,
+}
+
+/// A part of a frame.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    Bytes(Bytes),
+    File(FileRegion),
+}
+
+impl Piece {
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::File(region) => region.len(),
+        }
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first `count` bytes are written.
+    pub fn advance(&mut self, count: usize) {
+        match self {
+            Self::Bytes(bytes) => bytes.advance(count),
+            Self::File(region) => region.advance(count),
+        }
+    }
 }
 
 /// Why a connection is closed instead of answered, as Kafka does where no answer would be understood.
@@ -130,7 +164,6 @@ handlers! {
     DescribeQuorumRequest => describe_quorum,
     DescribeTopicPartitionsRequest => describe_topic_partitions,
     ElectLeadersRequest => elect_leaders,
-    FetchRequest => fetch,
     FindCoordinatorRequest => find_coordinator,
     HeartbeatRequest => heartbeat,
     IncrementalAlterConfigsRequest => incremental_alter_configs,
@@ -157,12 +190,16 @@ pub async fn dispatch(context: &RequestContext<'_>, header: &Header, body: Bytes
         let image = catch_up::image_for_produce(context, &request).await;
         return produce::begin(&RequestContext { image, ..*context }, header, request);
     }
+    if header.api == ApiKey::Fetch {
+        let request = frame::decode_body(header, body)?;
+        return Box::pin(fetch::answer(context, header, request)).await;
+    }
     handle(context, header, body).await
 }
 
 /// Whether requests of this key are served.
 pub fn is_served(api: ApiKey) -> bool {
-    api == ApiKey::Produce || HANDLED.contains(&api.code())
+    matches!(api, ApiKey::Produce | ApiKey::Fetch) || HANDLED.contains(&api.code())
 }
 
 fn respond<R: KafkaResponse>(header: &Header, response: &R) -> Result<Answer, Refusal> {

@@ -6,66 +6,89 @@ use bytes::Bytes;
 use vltava_replication::{
     ActiveProducer, EpochEndOffset, FencingError, FetchPosition, OffsetNotAvailable, check_leader_epoch, fetch_position,
 };
-use vltava_storage::{Log, LogReader, ReadLimits, StorageError, TimestampedOffset};
+use vltava_storage::{Log, LogReader, ReadLimits, StorageError, TimestampedOffset, WarmRead};
 use vltava_types::{ErrorCode, LeaderEpoch, Offset, TimestampMs};
 
 use super::{Damage, Isolation, Partition, ReadRequest, ReadResult, Role, State};
 
+/// Shorter runs of records are copied into the response: a system call of their own would cost more.
+const MIN_REGION_BYTES: usize = 16 << 10;
+
 impl Partition {
-    /// Reads for a client.
+    /// Reads for a client. May wait for the disk.
     pub fn read(&self, request: &ReadRequest) -> Result<ReadResult, ErrorCode> {
         loop {
-            let (mut result, visible_end, reader) = {
-                let state = self.state.lock();
-                let log = self.readable(&state, request.current_leader_epoch, request.allow_follower)?;
-                let offsets = state.role.offsets();
-                let last_stable_offset = last_stable_offset(log, offsets.high_watermark);
-                let result = ReadResult {
-                    records: Bytes::new(),
-                    high_watermark: offsets.high_watermark,
-                    last_stable_offset,
-                    log_start_offset: offsets.log_start_offset,
-                    diverging: None,
-                    leader_epoch: current_epoch(&state),
-                };
-                let last_fetched_epoch = request.last_fetched_epoch.unwrap_or(LeaderEpoch::NONE);
-                match fetch_position(log.epochs(), offsets, request.offset, last_fetched_epoch) {
-                    FetchPosition::Diverging(end) => return Ok(ReadResult { diverging: Some(end), ..result }),
-                    // A follower lags: what it lacks may exist on the leader, so that nobody may reset (trap 18).
-                    FetchPosition::OutOfRange { log_end_offset, .. }
-                        if is_follower(&state) && log_end_offset < request.offset =>
-                    {
-                        return Err(ErrorCode::OffsetNotAvailable);
-                    }
-                    FetchPosition::OutOfRange { .. } => return Err(ErrorCode::OffsetOutOfRange),
-                    FetchPosition::Matches => {}
-                }
-                if is_follower(&state) && offsets.high_watermark < request.offset {
-                    return Err(ErrorCode::OffsetNotAvailable);
-                }
-                let visible_end = match request.isolation {
-                    Isolation::ReadUncommitted => offsets.high_watermark,
-                    Isolation::ReadCommitted => last_stable_offset,
-                };
-                let has_any = request.offset < visible_end && (request.max_bytes > 0 || request.at_least_one_batch);
-                (result, visible_end, has_any.then(|| log.reader()))
-            };
-            let Some(reader) = reader else { return Ok(result) };
-            let limits = ReadLimits {
-                max_bytes: request.max_bytes,
-                end_offset: visible_end,
-                at_least_one_batch: request.at_least_one_batch,
-            };
+            let (result, readable) = self.prepare_read(request)?;
+            let Some((reader, limits)) = readable else { return Ok(result) };
             match reader.read(request.offset, limits) {
-                Ok(records) => {
-                    self.traffic.fetched_bytes.fetch_add(records.len() as u64, Ordering::Relaxed);
-                    result.records = records;
-                    return Ok(result);
-                }
+                Ok(records) => return Ok(self.counted(ReadResult { records, ..result })),
                 Err(StorageError::Truncated) => {}
                 Err(error) => return Err(self.on_read_error(&error)),
             }
         }
+    }
+
+    /// Reads for a client what can be read without waiting for the disk; `None` if [`Partition::read`] has to be called
+    /// where that may block. Long runs of records stay in their file, to be sent from there.
+    pub fn read_warm(&self, request: &ReadRequest) -> Result<Option<ReadResult>, ErrorCode> {
+        loop {
+            let (result, readable) = self.prepare_read(request)?;
+            let Some((reader, limits)) = readable else { return Ok(Some(result)) };
+            match reader.read_warm(request.offset, limits, MIN_REGION_BYTES) {
+                Ok(WarmRead::Bytes(records)) => return Ok(Some(self.counted(ReadResult { records, ..result }))),
+                Ok(WarmRead::Region(region)) => {
+                    return Ok(Some(self.counted(ReadResult { region: Some(region), ..result })));
+                }
+                Ok(WarmRead::Cold) => return Ok(None),
+                Err(StorageError::Truncated) => {}
+                Err(error) => return Err(self.on_read_error(&error)),
+            }
+        }
+    }
+
+    fn counted(&self, result: ReadResult) -> ReadResult {
+        self.traffic.fetched_bytes.fetch_add(result.record_bytes() as u64, Ordering::Relaxed);
+        result
+    }
+
+    /// Everything about a read but the records, and where to get those, if there are any to see.
+    fn prepare_read(&self, request: &ReadRequest) -> Result<(ReadResult, Option<(LogReader, ReadLimits)>), ErrorCode> {
+        let state = self.state.lock();
+        let log = self.readable(&state, request.current_leader_epoch, request.allow_follower)?;
+        let offsets = state.role.offsets();
+        let last_stable_offset = last_stable_offset(log, offsets.high_watermark);
+        let result = ReadResult {
+            records: Bytes::new(),
+            region: None,
+            high_watermark: offsets.high_watermark,
+            last_stable_offset,
+            log_start_offset: offsets.log_start_offset,
+            diverging: None,
+            leader_epoch: current_epoch(&state),
+        };
+        let last_fetched_epoch = request.last_fetched_epoch.unwrap_or(LeaderEpoch::NONE);
+        match fetch_position(log.epochs(), offsets, request.offset, last_fetched_epoch) {
+            FetchPosition::Diverging(end) => return Ok((ReadResult { diverging: Some(end), ..result }, None)),
+            // A follower lags: what it lacks may exist on the leader, so that nobody may reset (trap 18).
+            FetchPosition::OutOfRange { log_end_offset, .. }
+                if is_follower(&state) && log_end_offset < request.offset =>
+            {
+                return Err(ErrorCode::OffsetNotAvailable);
+            }
+            FetchPosition::OutOfRange { .. } => return Err(ErrorCode::OffsetOutOfRange),
+            FetchPosition::Matches => {}
+        }
+        if is_follower(&state) && offsets.high_watermark < request.offset {
+            return Err(ErrorCode::OffsetNotAvailable);
+        }
+        let end_offset = match request.isolation {
+            Isolation::ReadUncommitted => offsets.high_watermark,
+            Isolation::ReadCommitted => last_stable_offset,
+        };
+        let (max_bytes, at_least_one_batch) = (request.max_bytes, request.at_least_one_batch);
+        let has_any = request.offset < end_offset && (max_bytes > 0 || at_least_one_batch);
+        let limits = ReadLimits { max_bytes, end_offset, at_least_one_batch };
+        Ok((result, has_any.then(|| (log.reader(), limits))))
     }
 
     /// The first offset that may be read (ListOffsets with timestamp -2).

@@ -397,7 +397,7 @@ async fn trap_15_a_leader_that_is_cut_off_commits_nothing_and_yields() {
     // It stops by itself once its session has lapsed, and learns the truth later.
     cluster.broker(1).manager.set_fenced(true);
     assert!(matches!(append(&zombie, Acks::Leader, &batch(&["late"])), Err(AppendError::NotLeader)));
-    assert_eq!(zombie.read(&from_offset(0)), Err(ErrorCode::NotLeaderOrFollower));
+    assert_eq!(zombie.read(&from_offset(0)).map(drop), Err(ErrorCode::NotLeaderOrFollower));
     cluster.broker(1).manager.set_fenced(false);
     cluster.broker(1).link.mend();
     let outcome = zombie.wait_for_acks(Acks::All, &appended).await;
@@ -424,7 +424,7 @@ async fn trap_15_the_last_of_three_tells_acks_all_that_replicas_lack_and_serves_
     assert_eq!(outcome, Ok(Err(ErrorCode::NotEnoughReplicasAfterAppend)));
     // Somebody else may have led between the end of the session and the others' death.
     assert!(matches!(append(&survivor, Acks::Leader, &batch(&["refused"])), Err(AppendError::NotLeader)));
-    assert_eq!(survivor.read(&from_offset(0)), Err(ErrorCode::NotLeaderOrFollower));
+    assert_eq!(survivor.read(&from_offset(0)).map(drop), Err(ErrorCode::NotLeaderOrFollower));
 
     cluster.start_broker(2).await;
     cluster.quorum.fence(BrokerId(3));
@@ -640,7 +640,7 @@ async fn trap_26_a_corrupt_replica_is_replaced_and_never_served() {
     let mut bytes = vltava_host::fs::read(&path).expect("the segment");
     bytes[70] ^= 1;
     vltava_host::fs::write(&path, bytes).expect("the segment");
-    assert_eq!(leader.read(&from_offset(0)), Err(ErrorCode::KafkaStorageError));
+    assert_eq!(leader.read(&from_offset(0)).map(drop), Err(ErrorCode::KafkaStorageError));
     assert_eq!(cluster.broker(1).manager.offline_partitions(), [id]);
 
     cluster.report_offline(1);
@@ -669,7 +669,7 @@ async fn trap_26_a_corrupt_replica_keeps_what_it_has_as_long_as_it_counts() {
     bytes[66] ^= 1;
     vltava_host::fs::write(&path, bytes).expect("the segment");
     let read = ReadRequest { allow_follower: true, ..from_offset(0) };
-    assert_eq!(follower.read(&read), Err(ErrorCode::KafkaStorageError));
+    assert_eq!(follower.read(&read).map(drop), Err(ErrorCode::KafkaStorageError));
     // The controller may still elect it: an empty leader would have the other copy cut.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!((follower.log_end_offset(), cluster.broker(2).manager.offline_partitions()), (Offset(1), vec![id]));

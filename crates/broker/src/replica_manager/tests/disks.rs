@@ -63,7 +63,7 @@ async fn trap_26_the_last_copy_is_given_up_once_there_is_another() {
     cluster.until_isr(id, &[1]).await;
     until("the leader knows that it has the last copy", || leader.maximal_isr() == [BrokerId(1)]).await;
     flip_bit(&directory_of(&leader).join(FIRST_SEGMENT), 66);
-    assert_eq!(leader.read(&from_offset(0)), Err(ErrorCode::CorruptMessage));
+    assert_eq!(leader.read(&from_offset(0)).map(drop), Err(ErrorCode::CorruptMessage));
     assert_eq!(produce(&leader, &["b"]).await, Ok(Offset(1)));
     // 2 has the damaged record from before, and gets the others.
     cluster.start_broker(2).await;
@@ -86,7 +86,7 @@ async fn trap_26_a_shortened_file_is_damage_and_no_failure_of_the_disk() {
     let leader = cluster.leader(id).await;
     produce(&leader, &["a"]).await.expect("it leads");
     fs::write(directory_of(&leader).join(FIRST_SEGMENT), b"").expect("the segment");
-    assert_eq!(leader.read(&from_offset(0)), Err(ErrorCode::CorruptMessage));
+    assert_eq!(leader.read(&from_offset(0)).map(drop), Err(ErrorCode::CorruptMessage));
     assert!(cluster.broker(1).manager.offline_log_dirs().is_empty());
 }
 
