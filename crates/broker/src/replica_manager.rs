@@ -41,7 +41,7 @@ use crate::replica_fetcher::{FetcherContext, Fetchers};
 use crate::replica_stream;
 
 /// Threads that flush the logs of one directory.
-const FLUSH_THREADS: usize = 4;
+const FLUSH_THREADS: usize = 16;
 
 /// All partitions that this broker hosts.
 pub struct ReplicaManager {
@@ -276,8 +276,7 @@ impl ReplicaManager {
             task.abort();
         }
         self.fetchers.stop();
-        let manager = Arc::clone(self);
-        task::blocking(move || manager.close_all()).await
+        self.close_all().await
     }
 
     /// What a broker without logs to serve does not need: tasks begin with the first registration.

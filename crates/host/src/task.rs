@@ -1,6 +1,7 @@
 //! Tasks, blocking work and separate runtimes.
 
 use std::future::Future;
+use std::sync::{Arc, Mutex};
 
 pub use tokio::task::JoinHandle;
 
@@ -41,6 +42,38 @@ where
         }
         work()
     }
+}
+
+/// Runs work that may block on each of `items`, `threads` at a time. Outcomes come in any order.
+pub async fn blocking_each<T, R>(threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Send + Sync + 'static) -> Vec<R>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+{
+    let items = Arc::new(Mutex::new(items.into_iter()));
+    let work = Arc::new(work);
+    let workers: Vec<_> = (0..threads.max(1))
+        .map(|_| {
+            let (items, work) = (Arc::clone(&items), Arc::clone(&work));
+            spawn(blocking(move || {
+                // The lock is held by this expression only, and not while the item is worked on.
+                let next = || items.lock().expect("an iterator over values does not panic").next();
+                std::iter::from_fn(next).map(|item| work(item)).collect::<Vec<R>>()
+            }))
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for worker in workers {
+        match worker.await {
+            Ok(more) => outcomes.extend(more),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down, and this task with it.
+                Err(_cancelled) => std::future::pending().await,
+            },
+        }
+    }
+    outcomes
 }
 
 /// Runs `task` to its end on a runtime and threads of its own, so that a saturated data path cannot starve it.

@@ -63,9 +63,22 @@ impl EpochCheckpoint {
 
     /// Durable on return, unless something newer is there.
     pub fn write(&self, epochs: &EpochsVersion) -> Result<(), StorageError> {
+        self.write_with(epochs, |path, contents| fs::write_atomically(path, contents))
+    }
+
+    /// Durable when the file system is. A crash before that may leave a file that counts as missing.
+    pub fn write_unflushed(&self, epochs: &EpochsVersion) -> Result<(), StorageError> {
+        self.write_with(epochs, |path, contents| fs::write(path, contents))
+    }
+
+    fn write_with(
+        &self,
+        epochs: &EpochsVersion,
+        write: impl FnOnce(&Path, &[u8]) -> std::io::Result<()>,
+    ) -> Result<(), StorageError> {
         let mut written = self.written.lock();
         if *written < epochs.version {
-            fs::write_atomically(&self.path, print(&epochs.entries).as_bytes()).unless_full(&self.path)?;
+            write(&self.path, print(&epochs.entries).as_bytes()).unless_full(&self.path)?;
             *written = epochs.version;
         }
         Ok(())

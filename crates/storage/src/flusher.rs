@@ -50,6 +50,11 @@ impl Flush {
         self.up_to
     }
 
+    /// The part of it that has yet to be written, without flushing that: for a caller who flushes the whole file system.
+    pub(crate) fn write_epochs_unflushed(&self) -> Result<(), StorageError> {
+        self.epochs.as_ref().map_or(Ok(()), |(checkpoint, epochs)| checkpoint.write_unflushed(epochs))
+    }
+
     /// Blocks until everything is on disk. An error means that the log directory has failed: never try again (trap 27).
     /// The exception is [`StorageError::Full`]: the data are on disk, and a checkpoint has yet to be written.
     pub fn run(&self) -> Result<(), StorageError> {

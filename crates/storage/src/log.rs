@@ -30,6 +30,8 @@ pub struct LogOptions {
     pub high_watermark: Offset,
     /// All logs were flushed before the process ended: nothing needs to be scanned.
     pub clean_shutdown: bool,
+    /// What was recovered is made durable by the caller, who opens many logs: see [`Log::begin_flush`].
+    pub defer_flush: bool,
     /// Where the recovery point, the start and the cleaned part are checkpointed, so that a truncation below them can
     /// lower them first.
     pub recovery_points: Option<RecoveryPoints>,
@@ -99,6 +101,10 @@ pub struct Log {
     /// Counts the changes of `epochs`.
     pub(crate) epochs_version: u64,
     pub(crate) epochs_written: u64,
+    /// The latest epoch has no records. Opening a log drops such an epoch, so that it need not be on disk.
+    pub(crate) has_empty_epoch: bool,
+    /// Everything is on disk that makes the next opening quick.
+    pub(crate) is_complete: bool,
     pub(crate) producers: ProducerStates,
     /// The offsets of the producer snapshots on disk.
     pub(crate) snapshots: BTreeSet<Offset>,
@@ -158,6 +164,8 @@ impl Log {
             // What there was no room for takes none. What stays has no identity, and is removed at the next start.
             let _ = fs::remove_dir_all(directory);
         })?;
+        // Most logs rest after they are created.
+        segment.close();
         let active = ActiveSegment::new(&config);
         Ok(Self {
             directory: directory.to_owned(),
@@ -172,6 +180,8 @@ impl Log {
             epoch_checkpoint,
             epochs_version: 1,
             epochs_written: 1,
+            has_empty_epoch: false,
+            is_complete: true,
             producers: ProducerStates::default(),
             snapshots: BTreeSet::new(),
             truncations: Arc::new(AtomicU64::new(0)),
@@ -270,7 +280,7 @@ impl Log {
     /// A new leader's epoch begins at the log end (KIP-101). Does nothing if the epoch is known.
     pub fn begin_leader_epoch(&mut self, epoch: LeaderEpoch) {
         if self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
-            self.assign_epoch(epoch, self.log_end_offset);
+            self.has_empty_epoch |= self.epochs.assign(epoch, self.log_end_offset);
         }
     }
 
@@ -338,6 +348,11 @@ impl Log {
         }
     }
 
+    /// Lets go of all descriptors. Only when everything is on disk.
+    pub(crate) fn close_files(&self) {
+        self.segments.iter().for_each(|segment| segment.close());
+    }
+
     /// What has to be flushed so that all that was appended so far is durable; `None` if everything is.
     #[must_use]
     pub fn begin_flush(&self) -> Option<Flush> {
@@ -386,6 +401,9 @@ impl Log {
 
     /// Flushes everything and writes what makes the next opening quick. For a clean shutdown.
     pub fn close(&mut self) -> Result<(), StorageError> {
+        if self.is_complete && self.begin_flush().is_none() {
+            return Ok(());
+        }
         // Both make the next opening quicker, and are not worth more room than there is.
         unless_full(self.take_snapshot())?;
         let active = Arc::clone(self.active_segment());
@@ -393,7 +411,9 @@ impl Log {
         for index in active.indexes() {
             index.sync_data()?;
         }
-        self.flush()
+        self.flush()?;
+        self.is_complete = true;
+        Ok(())
     }
 
     pub(crate) fn active_segment(&self) -> &Arc<Segment> {
@@ -567,6 +587,7 @@ impl Log {
             return Err(take_back(&active, &end, error));
         }
         // From here on nothing fails.
+        self.is_complete = false;
         self.active.bytes_since_index_entry = bytes_since_index_entry;
         for (header, position) in headers {
             self.active.first_timestamp.get_or_insert(header.max_timestamp.value());
@@ -574,6 +595,7 @@ impl Log {
         }
         active.set_size(segment_position + run.len() as u64);
         self.log_end_offset = last.next_offset();
+        self.epochs_version += u64::from(std::mem::take(&mut self.has_empty_epoch));
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use crate::log::{LogOptions, RecoveryCheckpoint, RecoveryPoints};
 use crate::relocation::{self, Rival};
 use crate::segment::LOG_SUFFIX;
 use crate::{
-    CleanedUpTo, Log, LogConfig, MetaProperties, OffsetCheckpoint, PartitionName, RecoveryReport, StorageError,
+    CleanedUpTo, Flush, Log, LogConfig, MetaProperties, OffsetCheckpoint, PartitionName, RecoveryReport, StorageError,
     partition_metadata,
 };
 
@@ -187,6 +187,8 @@ impl LogDir {
         if let Some(failed) = failures.iter().position(|failure| failure.error.is_io()) {
             return Err(failures.swap_remove(failed).error);
         }
+        let log_dir = Arc::clone(self);
+        let mut loaded = task::blocking(move || log_dir.flush_loaded(&mut loaded).map(|()| loaded)).await?;
         loaded.sort_by(|a, b| a.partition.cmp(&b.partition));
         failures.sort_by(|a, b| a.partition.cmp(&b.partition));
         Ok((loaded, failures))
@@ -196,6 +198,45 @@ impl LogDir {
     #[must_use]
     pub fn take_interrupted_moves(&self) -> Vec<PartitionName> {
         std::mem::take(&mut *self.interrupted_moves.lock())
+    }
+
+    /// Makes durable what was recovered. Of a few logs, file by file; of many, all of the file system at once.
+    fn flush_loaded(&self, loaded: &mut [LoadedLog]) -> Result<(), StorageError> {
+        const FEW: usize = 20;
+        let flushes: Vec<_> = loaded
+            .iter_mut()
+            .filter_map(|loaded| {
+                let flush = loaded.log.begin_flush()?;
+                Some((&mut loaded.log, flush))
+            })
+            .collect();
+        let is_flushed = flushes.len() > FEW && self.flush_together(flushes.iter().map(|(_, flush)| flush))?;
+        for (log, flush) in flushes {
+            match if is_flushed { Ok(()) } else { flush.run() } {
+                Ok(()) => {
+                    log.end_flush(&flush);
+                    log.close_files();
+                }
+                // The next flush tries again, when there may be room.
+                Err(error) if error.is_full() => {
+                    tracing::warn!(log = %log.directory().display(), %error, "what was recovered is not flushed yet");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether that was possible.
+    fn flush_together<'a>(&self, flushes: impl Iterator<Item = &'a Flush>) -> Result<bool, StorageError> {
+        for flush in flushes {
+            match flush.write_epochs_unflushed() {
+                Ok(()) => {}
+                Err(error) if error.is_full() => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        fs::sync_file_system(&self.path).at(&self.path)
     }
 
     /// Partitions that were here when the recovery points were last written, and whose directories are gone though nobody
@@ -395,6 +436,7 @@ impl LogDir {
                 recovery_point: self.recovery_points.get(partition).unwrap_or_default(),
                 high_watermark,
                 clean_shutdown,
+                defer_flush: true,
                 recovery_points: Some(self.recovery_points_of(partition)),
             },
         )?;

@@ -43,7 +43,8 @@ pub struct RecoveryReport {
 }
 
 impl Log {
-    /// Opens an existing log, recovering it as far as `options` require. Everything that is kept is on disk on return.
+    /// Opens an existing log, recovering it as far as `options` require. Everything that is kept is on disk on return, or
+    /// after the next flush if that was put off.
     pub fn open(
         directory: &Path,
         config: Arc<LogConfig>,
@@ -72,7 +73,8 @@ impl Log {
 
         // A log that ends before its start holds nothing that may be read.
         let starts_beyond_end = recovery.end_offset < options.log_start_offset;
-        if recovery.segments.is_empty() || starts_beyond_end {
+        let starts_over = recovery.segments.is_empty() || starts_beyond_end;
+        if starts_over {
             recovery.start_over(options.log_start_offset)?;
         }
         let log_start_offset = options.log_start_offset.max(recovery.segments[0].base_offset);
@@ -84,10 +86,17 @@ impl Log {
 
         epochs.truncate_from_end(log_end_offset);
         epochs.truncate_from_start(log_start_offset);
-        let epochs_changed = checkpointed_epochs.as_ref() != Some(&epochs);
+        // What it says beyond the log end is dropped at each opening, and need not go from the file.
+        let epochs_changed = checkpointed_epochs.is_none_or(|mut checkpointed| {
+            checkpointed.truncate_from_end(log_end_offset);
+            checkpointed != epochs
+        });
         let mut snapshots = contents.snapshots;
         let producers = load_producers(directory, &mut snapshots, &segments, log_end_offset)?;
         remove_stray_snapshots(directory, &mut snapshots, &segments)?;
+        let is_empty = segments.len() == 1 && segments[0].size() == 0;
+        let has_snapshot = snapshots.last() == Some(&log_end_offset);
+        let is_complete = is_empty || (options.clean_shutdown && has_snapshot && report == RecoveryReport::default());
 
         let active = segments.last().expect("there is a segment");
         let active = ActiveSegment {
@@ -108,6 +117,8 @@ impl Log {
             epoch_checkpoint,
             epochs_version: 1,
             epochs_written: u64::from(!epochs_changed),
+            has_empty_epoch: false,
+            is_complete,
             producers,
             snapshots,
             truncations: Arc::new(AtomicU64::new(0)),
@@ -118,18 +129,30 @@ impl Log {
             deleted: Vec::new(),
             recovery_points: options.recovery_points,
         };
-        if options.clean_shutdown {
+        // A new log was created durably. Otherwise a flush has reached the log end, and with it the name of the segment that
+        // has the last records; an empty one behind them may have been begun since.
+        let is_new = is_empty && log.segments[0].base_offset == Offset(0);
+        let reaches_end =
+            log_end_offset == options.recovery_point && log.active_segment().base_offset < options.recovery_point;
+        // The active segment's indexes are flushed when they are needed; those of others would never be.
+        let rebuilt_others = first_scanned.is_some_and(|first| first + 1 < log.segments.len());
+        let is_flushed = !starts_over && report.bytes_cut == 0 && !rebuilt_others && (is_new || reaches_end);
+        if options.clean_shutdown || is_flushed {
             log.recovery_point = log_end_offset;
+            log.directory_flushed = if starts_over { 0 } else { log.directory_version };
         } else {
-            log.flush_recovered(first_scanned)?;
+            log.note_recovered(first_scanned);
+            if !options.defer_flush {
+                log.flush()?;
+            }
         }
         // Most logs rest, and start-up opens all of them.
-        log.segments.iter().for_each(|segment| segment.close());
+        log.close_files();
         Ok((log, report))
     }
 
     /// What was just read may be in the page cache only, if it was the process that crashed and not the machine.
-    fn flush_recovered(&mut self, first_scanned: Option<usize>) -> Result<(), StorageError> {
+    fn note_recovered(&mut self, first_scanned: Option<usize>) {
         // The last index entry of a segment that ends at the recovery point was written when it was sealed, after that.
         let after = self.segments.partition_point(|segment| segment.base_offset < self.recovery_point);
         let first = first_scanned.unwrap_or(usize::MAX).min(after.saturating_sub(1));
@@ -138,7 +161,6 @@ impl Log {
                 self.unflushed.push(UnflushedFile { file: Arc::clone(file), version: 1 });
             }
         }
-        self.flush()
     }
 }
 

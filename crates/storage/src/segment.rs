@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
-use vltava_host::fs::FileExt;
+use vltava_host::fs::{self, FileExt};
 use vltava_protocol::batch::{BatchHeader, HEADER_SIZE};
 use vltava_types::{Offset, TimestampMs};
 

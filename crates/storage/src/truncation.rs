@@ -110,6 +110,7 @@ impl Log {
     /// log stays as it was.
     fn begin_truncation(&mut self, recovery_point: Offset, start_offset: Offset) -> Result<(), StorageError> {
         self.truncations.fetch_add(1, Ordering::AcqRel);
+        self.is_complete = false;
         if let Some(checkpoints) = &self.recovery_points {
             checkpoints.checkpoint.lower(&checkpoints.partition, recovery_point)?;
             checkpoints.log_start_offsets.lower(&checkpoints.partition, start_offset)?;
@@ -126,6 +127,7 @@ impl Log {
         self.epochs = epochs;
         self.epochs_version = version;
         self.epochs_written = version;
+        self.has_empty_epoch = false;
         Ok(())
     }
 

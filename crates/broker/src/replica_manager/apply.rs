@@ -175,45 +175,22 @@ impl ReplicaManager {
         if missing.is_empty() {
             return;
         }
+        let manager = Arc::clone(self);
+        let log_counts = Mutex::new(self.log_counts());
         // Creating a log mostly waits for the disk, which can do several at a time.
-        let log_counts = Arc::new(Mutex::new(self.log_counts()));
-        let missing = Arc::new(Mutex::new(missing.into_iter()));
-        let workers: Vec<_> = (0..CREATE_THREADS)
-            .map(|_| {
-                let (manager, missing, log_counts) = (Arc::clone(self), Arc::clone(&missing), Arc::clone(&log_counts));
-                task::spawn(task::blocking(move || manager.open_or_create_all(&missing, &log_counts)))
-            })
-            .collect();
-        for worker in workers {
-            match worker.await {
-                Ok(()) => {}
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                // The runtime is shutting down, and this task with it.
-                Err(_) => std::future::pending().await,
-            }
-        }
-    }
-
-    fn open_or_create_all(
-        &self,
-        missing: &Mutex<impl Iterator<Item = Missing>>,
-        log_counts: &Mutex<BTreeMap<DirectoryId, usize>>,
-    ) {
-        loop {
-            // A statement of its own, so that the lock is not held while a log is created.
-            let next = missing.lock().next();
-            let Some(missing) = next else { return };
+        let open = move |missing: Missing| {
             let id = missing.id;
-            match self.open_or_create(missing, log_counts) {
+            match manager.open_or_create(missing, &log_counts) {
                 Ok(partition) => {
-                    self.not_opened.lock().remove(&id);
-                    self.partitions.write().insert(id, partition);
+                    manager.not_opened.lock().remove(&id);
+                    manager.partitions.write().insert(id, partition);
                 }
                 Err(why) => {
-                    self.not_opened.lock().insert(id, why);
+                    manager.not_opened.lock().insert(id, why);
                 }
             }
-        }
+        };
+        task::blocking_each(CREATE_THREADS, missing, open).await;
     }
 
     /// Takes the log that was found at start-up, or creates one.
@@ -244,7 +221,12 @@ impl ReplicaManager {
                     }
                     self.set_damaged_aside(&name)?;
                 }
-                let log_dir = self.logs.for_new_log(&log_counts.lock()).ok_or(NotOpened::Unusable)?;
+                let log_dir = {
+                    let mut log_counts = log_counts.lock();
+                    let log_dir = self.logs.for_new_log(&log_counts).ok_or(NotOpened::Unusable)?;
+                    *log_counts.entry(log_dir.directory_id()).or_default() += 1;
+                    log_dir
+                };
                 let created = log_dir.create(&name, id.topic_id, Arc::clone(&config.log));
                 if let Err(error) = &created
                     && let Some(disk) = self.disk(&log_dir)
@@ -255,8 +237,10 @@ impl ReplicaManager {
                 if !is_full || self.not_opened.lock().get(&id) != Some(&NotOpened::NoRoom) {
                     report(&created, &name);
                 }
-                let log = created.map_err(|_| if is_full { NotOpened::NoRoom } else { NotOpened::Unusable })?;
-                *log_counts.lock().entry(log_dir.directory_id()).or_default() += 1;
+                let log = created.map_err(|_| {
+                    log_counts.lock().entry(log_dir.directory_id()).and_modify(|count| *count -= 1);
+                    if is_full { NotOpened::NoRoom } else { NotOpened::Unusable }
+                })?;
                 (log, Offset(0), log_dir)
             }
         };

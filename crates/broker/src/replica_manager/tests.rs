@@ -3,6 +3,7 @@
 mod cluster;
 mod compaction;
 mod disks;
+mod flushing;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! What happens by time: lag, retention, checkpoints, space, and failed disks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::sync::Notify;
 use vltava_host::{clock, task};
 use vltava_metadata::configs::Configs;
 use vltava_storage::{PartitionName, StorageError};
-use vltava_types::{BrokerEpoch, Offset};
+use vltava_types::{BrokerEpoch, DirectoryId, Offset};
 
 use super::ReplicaManager;
 use crate::disk::Disk;
@@ -17,6 +18,9 @@ use crate::partition::{Partition, Surroundings};
 /// How often followers are looked at, at most and at least.
 const MIN_TICK: Duration = Duration::from_millis(50);
 const MAX_TICK: Duration = Duration::from_millis(500);
+
+/// How many logs are closed at the same time.
+const CLOSE_THREADS: usize = 4;
 
 /// How often free space is looked at.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
@@ -153,48 +157,54 @@ pub(super) async fn take_failed_disks_offline(manager: Weak<ReplicaManager>, fai
 
 impl ReplicaManager {
     /// Closes everything in the order that a crash in between allows: data, then checkpoints, then the marker (trap 12).
-    pub(super) fn close_all(&self) -> bool {
-        let mut is_clean = true;
-        let unclaimed_are_closed = self.close_unclaimed();
-        self.checkpoint_logs();
+    pub(super) async fn close_all(self: &Arc<Self>) -> bool {
+        let manager = Arc::clone(self);
+        let (unclaimed_are_closed, offsets) = task::blocking(move || {
+            let unclaimed_are_closed = manager.close_unclaimed();
+            manager.checkpoint_logs();
+            (unclaimed_are_closed, manager.last_offsets())
+        })
+        .await;
+        // Closing a log mostly waits for the disk, which can do several at a time.
+        let close = |partition: Arc<Partition>| (partition.close(), partition.disk().log_dir.directory_id());
+        let closed = task::blocking_each(CLOSE_THREADS, self.partitions(), close).await;
+        let unclosed: BTreeSet<DirectoryId> =
+            closed.into_iter().filter(|(is_closed, _)| !is_closed).map(|(_, log_dir)| log_dir).collect();
+        let manager = Arc::clone(self);
+        task::blocking(move || {
+            let mut is_clean = true;
+            for (disk, (high_watermarks, log_starts)) in manager.disks.iter().zip(offsets) {
+                let log_dir = &disk.log_dir;
+                let written = log_dir
+                    .checkpoint_high_watermarks(high_watermarks)
+                    .and_then(|()| log_dir.checkpoint_log_start_offsets(log_starts));
+                note(disk, &written);
+                // Without a registration of this run, the one before is still the last that wrote anything.
+                let epoch = manager.broker_epoch().max(manager.previous_broker_epoch());
+                let has_failed = disk.has_failed.load(Ordering::Acquire);
+                let is_closed = unclaimed_are_closed && !unclosed.contains(&log_dir.directory_id());
+                let may_mark = is_closed && written.is_ok() && !has_failed;
+                let marked = may_mark && epoch != BrokerEpoch::NONE && {
+                    let marked = log_dir.write_clean_shutdown_marker(epoch);
+                    note(disk, &marked);
+                    marked.is_ok()
+                };
+                is_clean &= marked;
+            }
+            is_clean
+        })
+        .await
+    }
+
+    /// High watermarks and log starts of each disk, before the logs are closed.
+    fn last_offsets(&self) -> Vec<(BTreeMap<PartitionName, Offset>, BTreeMap<PartitionName, Offset>)> {
         let partitions = self.partitions();
-        let high_watermarks: Vec<_> =
-            self.disks.iter().map(|disk| offsets_of(&partitions, disk, Partition::high_watermark)).collect();
-        let log_starts: Vec<_> =
-            self.disks.iter().map(|disk| offsets_of(&partitions, disk, Partition::log_start_offset)).collect();
-        let is_closed: Vec<bool> = self
-            .disks
-            .iter()
-            .map(|disk| {
-                let closed: Vec<bool> = self
-                    .partitions()
-                    .iter()
-                    .filter(|partition| Arc::ptr_eq(&partition.disk(), disk))
-                    .map(|partition| partition.close())
-                    .collect();
-                closed.into_iter().all(|closed| closed)
-            })
-            .collect();
-        for (((disk, high_watermarks), log_starts), is_closed) in
-            self.disks.iter().zip(high_watermarks).zip(log_starts).zip(is_closed)
-        {
-            let log_dir = &disk.log_dir;
-            let written = log_dir
-                .checkpoint_high_watermarks(high_watermarks)
-                .and_then(|()| log_dir.checkpoint_log_start_offsets(log_starts));
-            note(disk, &written);
-            // Without a registration of this run, the one before is still the last that wrote anything.
-            let epoch = self.broker_epoch().max(self.previous_broker_epoch());
-            let has_failed = disk.has_failed.load(Ordering::Acquire);
-            let may_mark = is_closed && unclaimed_are_closed && written.is_ok() && !has_failed;
-            let marked = may_mark && epoch != BrokerEpoch::NONE && {
-                let marked = log_dir.write_clean_shutdown_marker(epoch);
-                note(disk, &marked);
-                marked.is_ok()
-            };
-            is_clean &= marked;
-        }
-        is_clean
+        let owned = |disk, offset: fn(&Partition) -> Offset| {
+            let offsets = offsets_of(&partitions, disk, offset);
+            offsets.into_iter().map(|(name, offset)| (name.clone(), offset)).collect()
+        };
+        let of_disk = |disk| (owned(disk, Partition::high_watermark), owned(disk, Partition::log_start_offset));
+        self.disks.iter().map(of_disk).collect()
     }
 
     /// Closes logs that no image has claimed.
