@@ -138,7 +138,8 @@ class Broker:
 class Cluster:
     """Brokers that vote and serve, or brokers beside one node that only votes."""
 
-    def __init__(self, directory: Path, brokers: int = 3, separate_controller: bool = False, **overrides: str):
+    def __init__(self, directory: Path, brokers: int = 3, separate_controller: bool = False,
+                 racks: list[str] | None = None, **overrides: str):
         self.directory = directory
         client_ports = free_ports(2 * brokers + 1)
         peer_ports = client_ports[brokers:]
@@ -169,6 +170,7 @@ class Cluster:
                 "listeners": listeners,
                 "inter.broker.listener.name": "PLAINTEXT",
                 "log.dirs": str(home / "data"),
+                **({"broker.rack": racks[index]} if racks else {}),
                 **common,
             }, client_ports[index]))
         if separate_controller:

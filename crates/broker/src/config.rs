@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use vltava_types::BrokerId;
 
+pub use crate::read_replica::ReplicaSelector;
+
 pub use listeners::{HostPort, Listener, SecurityProtocol};
 use listeners::{bare_host_port, client_listeners, parse_listeners, peer_listener, security_protocols};
 use reader::Reader;
@@ -153,6 +155,8 @@ pub struct ReplicationSettings {
     pub fetch_max_bytes: usize,
     /// `max.incremental.fetch.session.cache.slots`.
     pub fetch_session_slots: usize,
+    /// `replica.selector.class`: which replica consumers are sent to.
+    pub replica_selector: ReplicaSelector,
     /// `auto.leader.rebalance.enable`.
     pub auto_leader_rebalance: bool,
     /// `leader.imbalance.check.interval.seconds`.
@@ -530,12 +534,26 @@ fn read_storage(reader: &mut Reader<'_>) -> StorageSettings {
     }
 }
 
+fn read_replica_selector(reader: &mut Reader<'_>) -> ReplicaSelector {
+    let Some(class) = reader.text("replica.selector.class").filter(|class| !class.is_empty()) else {
+        return ReplicaSelector::Leader;
+    };
+    ReplicaSelector::from_class(&class).unwrap_or_else(|| {
+        reader.problem(format!(
+            "replica.selector.class names {class}; only org.apache.kafka.common.replica.RackAwareReplicaSelector and \
+             org.apache.kafka.common.replica.LeaderSelector are known"
+        ));
+        ReplicaSelector::Leader
+    })
+}
+
 fn read_replication(reader: &mut Reader<'_>) -> ReplicationSettings {
     ReplicationSettings {
         replica_lag_time_max: reader.millis("replica.lag.time.max.ms", 30_000),
         replica_fetch_response_max_bytes: reader.size("replica.fetch.response.max.bytes", 10_485_760),
         fetch_max_bytes: reader.size("fetch.max.bytes", 57_671_680),
         fetch_session_slots: reader.size("max.incremental.fetch.session.cache.slots", 1_000),
+        replica_selector: read_replica_selector(reader),
         auto_leader_rebalance: reader.boolean("auto.leader.rebalance.enable", true),
         leader_imbalance_check_interval: reader.seconds("leader.imbalance.check.interval.seconds", 300),
         leader_imbalance_per_broker_percentage: reader.int("leader.imbalance.per.broker.percentage", 10),

@@ -316,6 +316,16 @@ impl LeaderState {
         Some((stored.log_end_offset, stored.durable_offset))
     }
 
+    /// The followers in the ISR whose streams stand and that have everything below `offset`, each with its log end.
+    pub fn followers_with(&self, offset: Offset) -> impl Iterator<Item = (BrokerId, Offset)> + '_ {
+        self.followers.iter().filter(|(id, follower)| self.isr.contains(id) && follower.is_subscribed).filter_map(
+            move |(id, follower)| {
+                let log_end_offset = follower.stored?.log_end_offset;
+                (offset <= log_end_offset).then_some((*id, log_end_offset))
+            },
+        )
+    }
+
     /// The high watermark as the partition's latest offset, once nothing that earlier leaders committed can lie above
     /// it: a client must never see it go back (trap 5).
     pub fn latest_offset(&self) -> Result<Offset, OffsetNotAvailable> {

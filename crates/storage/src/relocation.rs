@@ -111,6 +111,7 @@ impl LogDir {
             recovery_point: source.log_end_offset(),
             high_watermark,
             clean_shutdown: true,
+            defer_flush: false,
             recovery_points: Some(self.recovery_points_of(partition)),
         };
         self.prepare(future, partition, source, source_directory, &options)

@@ -17,13 +17,15 @@ use vltava_protocol::messages::fetch_response::{
     EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use vltava_protocol::messages::{FetchRequest, FetchResponse, WireId as _};
-use vltava_types::{ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
+use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 
 use crate::Broker;
 use crate::api::routing::{LeaderHints, epoch_of_client, hosted_partition};
 use crate::api::{Answer, Piece, Refusal, RequestContext};
+use crate::config::ReplicaSelector;
 use crate::fetch_sessions::{PartitionKey, PartitionNews, Plan, Position, SessionRequest, TopicKey};
 use crate::partition::{Isolation, Partition, ReadRequest, ReadResult};
+use crate::read_replica::{Candidate, preferred_follower};
 
 /// An ordinary consumer, and a debugging one. All other replica ids are those of brokers.
 const CONSUMER: i32 = -1;
@@ -66,6 +68,9 @@ async fn handle(context: &RequestContext<'_>, request: FetchRequest) -> Fetched 
         Err(error) => return make!(FetchResponse { error_code: error.code() }).into(),
     };
     let mut targets: Vec<Target> = plan.partitions.iter().map(|(key, at)| Target::new(context, key, *at)).collect();
+    if let Some(client_rack) = &limits.client_rack {
+        targets.iter_mut().for_each(|target| target.choose_replica(context, client_rack));
+    }
     read_until(context.broker, &mut targets, &limits, deadline).await;
     respond(context, &limits, &plan, &targets)
 }
@@ -100,6 +105,8 @@ struct Limits {
     isolation: Isolation,
     /// Clients that know of KIP-392 may read from followers.
     allow_follower: bool,
+    /// `client.rack`, if consumers are sent to replicas near to them.
+    client_rack: Option<String>,
 }
 
 impl Limits {
@@ -110,6 +117,9 @@ impl Limits {
             max_bytes,
             isolation: if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
             allow_follower: context.version >= 11,
+            client_rack: (context.broker.config.replication.replica_selector == ReplicaSelector::RackAware
+                && !request.rack_id.is_empty())
+            .then(|| request.rack_id.to_string()),
         }
     }
 }
@@ -155,6 +165,8 @@ struct Target {
     id: Option<TopicPartition>,
     partition: Option<Arc<Partition>>,
     position: Position,
+    /// The follower that the client should ask instead. It is told so at once, and gets no records here.
+    preferred_replica: Option<BrokerId>,
     /// What the last read gave.
     result: Result<ReadResult, ErrorCode>,
 }
@@ -169,7 +181,16 @@ impl Target {
         let found = topic_id.and_then(|id| hosted_partition(context.broker, &context.image, id, key.partition));
         let id = topic_id.ok().map(|topic_id| TopicPartition { topic_id, partition: PartitionIndex(key.partition) });
         let result = Err(found.as_ref().err().copied().unwrap_or(ErrorCode::UnknownServerError));
-        Self { id, partition: found.ok(), position, result }
+        Self { id, partition: found.ok(), position, preferred_replica: None, result }
+    }
+
+    fn choose_replica(&mut self, context: &RequestContext<'_>, client_rack: &str) {
+        let Some(partition) = &self.partition else { return };
+        let rack = |id| context.image.broker(id).and_then(|broker| broker.rack.as_deref());
+        let followers = partition.followers_with(Offset(self.position.fetch_offset));
+        let candidates =
+            followers.into_iter().map(|(id, log_end_offset)| Candidate { id, log_end_offset, rack: rack(id) });
+        self.preferred_replica = preferred_follower(client_rack, rack(context.broker.node_id), candidates);
     }
 
     fn record_bytes(&self) -> usize {
@@ -198,10 +219,11 @@ impl Target {
 
     async fn read(&mut self, broker: &Broker, limits: &Limits, bytes_left: usize, at_least_one_batch: bool) {
         let Some(partition) = &self.partition else { return };
+        let is_elsewhere = self.preferred_replica.is_some();
         let request = ReadRequest {
             offset: Offset(self.position.fetch_offset),
-            max_bytes: bytes(self.position.max_bytes).min(bytes_left),
-            at_least_one_batch,
+            max_bytes: if is_elsewhere { 0 } else { bytes(self.position.max_bytes).min(bytes_left) },
+            at_least_one_batch: at_least_one_batch && !is_elsewhere,
             isolation: limits.isolation,
             current_leader_epoch: epoch_of_client(self.position.current_leader_epoch),
             last_fetched_epoch: epoch_of_client(self.position.last_fetched_epoch),
@@ -253,7 +275,7 @@ async fn read_all(broker: &Broker, targets: &mut [Target], limits: &Limits, need
 
 fn is_enough(targets: &[Target], limits: &Limits) -> bool {
     let must_be_told = |target: &Target| match &target.result {
-        Ok(result) => result.diverging.is_some(),
+        Ok(result) => result.diverging.is_some() || target.preferred_replica.is_some(),
         Err(_) => true,
     };
     let found: usize = targets.iter().map(Target::record_bytes).sum();
@@ -296,7 +318,7 @@ fn news(target: &Target) -> PartitionNews {
             has_records: result.record_bytes() > 0,
             high_watermark: result.high_watermark,
             log_start_offset: result.log_start_offset,
-            must_be_told: result.diverging.is_some(),
+            must_be_told: result.diverging.is_some() || target.preferred_replica.is_some(),
             is_error: false,
         },
         Err(_) => PartitionNews {
@@ -339,6 +361,11 @@ fn describe(
         // Never null on the wire, where clients of some languages fail on it: where there are records, they take the place.
         records: (result.record_bytes() == 0).then(Bytes::new),
     });
+    if context.version >= 11
+        && let Some(replica) = target.preferred_replica
+    {
+        data.preferred_read_replica = replica.value();
+    }
     // Null says that the client did not ask; no transaction can be aborted yet.
     data.aborted_transactions = (limits.isolation == Isolation::ReadCommitted).then(Vec::new);
     if context.version >= 12

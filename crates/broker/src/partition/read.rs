@@ -7,7 +7,7 @@ use vltava_replication::{
     ActiveProducer, EpochEndOffset, FencingError, FetchPosition, OffsetNotAvailable, check_leader_epoch, fetch_position,
 };
 use vltava_storage::{Log, LogReader, ReadLimits, StorageError, TimestampedOffset, WarmRead};
-use vltava_types::{ErrorCode, LeaderEpoch, Offset, TimestampMs};
+use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, TimestampMs};
 
 use super::{Damage, Isolation, Partition, ReadRequest, ReadResult, Role, State};
 
@@ -49,6 +49,15 @@ impl Partition {
     fn counted(&self, result: ReadResult) -> ReadResult {
         self.traffic.fetched_bytes.fetch_add(result.record_bytes() as u64, Ordering::Relaxed);
         result
+    }
+
+    /// The followers that could serve a consumer at `offset` as well, each with its log end; none if this replica does not
+    /// lead (KIP-392).
+    pub fn followers_with(&self, offset: Offset) -> Vec<(BrokerId, Offset)> {
+        match &self.state.lock().role {
+            Role::Leader(leader) => leader.followers_with(offset).collect(),
+            Role::Follower(_) => vec![],
+        }
     }
 
     /// Everything about a read but the records, and where to get those, if there are any to see.

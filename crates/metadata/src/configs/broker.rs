@@ -458,7 +458,9 @@ pub(super) const TABLE: &[ConfigDef] = &[
     long("replica.lag.time.max.ms", "30000", High)
         .honoured()
         .says("A follower that was not caught up for so long leaves the ISR."),
-    unset_string("replica.selector.class", Medium),
+    unset_string("replica.selector.class", Medium)
+        .honoured()
+        .says("Which replica consumers read from: Kafka's RackAwareReplicaSelector, or else the leader."),
     int("replica.socket.receive.buffer.bytes", "65536", High),
     int("replica.socket.timeout.ms", "30000", High),
     int("replication.quota.window.num", "11", Low),
