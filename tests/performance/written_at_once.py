@@ -2,7 +2,7 @@
 
     VLTAVA_BINARY=target/release/vltava python3 tests/performance/written_at_once.py [--directory DIR]
 
-Prints medians. Nothing here passes or fails: docs/adr/0007 holds what was seen.
+Prints medians. Nothing here passes or fails: docs/adr/0008 holds what was seen.
 """
 
 import argparse
