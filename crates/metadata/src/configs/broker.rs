@@ -446,7 +446,8 @@ pub(super) const TABLE: &[ConfigDef] = &[
     unset_string("remote.log.storage.manager.class.path", Medium),
     string("remote.log.storage.manager.impl.prefix", "rsm.config.", Medium),
     boolean("remote.log.storage.system.enable", "false", Medium),
-    long("replica.alter.log.dirs.io.max.bytes.per.second", "9223372036854775807", Medium).honoured(),
+    long("replica.alter.log.dirs.io.max.bytes.per.second", "9223372036854775807", Medium).honoured()
+        .says("How fast a replica that moves to another log directory is copied, in bytes per second."),
     int("replica.fetch.backoff.ms", "1000", Medium).at_least(0),
     int("replica.fetch.max.bytes", "1048576", Medium).at_least(0),
     int("replica.fetch.min.bytes", "1", High),
