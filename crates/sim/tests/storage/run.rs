@@ -454,7 +454,7 @@ impl Run {
         let mut high_watermarks = BTreeMap::new();
         for driven in &mut self.logs {
             let Some(log) = &driven.log else { continue };
-            recovery_points.insert(driven.name.clone(), log.recovery_checkpoint()?);
+            recovery_points.extend(log.recovery_checkpoint().map(|checkpoint| (driven.name.clone(), checkpoint)));
             starts.insert(driven.name.clone(), log.log_start_offset());
             high_watermarks.insert(driven.name.clone(), Offset(driven.model.durable_end));
             driven.model.checkpointed_high_watermark =
