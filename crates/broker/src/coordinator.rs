@@ -95,7 +95,9 @@ impl GroupCoordinators {
 
     pub async fn heartbeat(&self, request: HeartbeatRequest) -> Outcome<HeartbeatResponse> {
         let shard = self.shard_of(&request.group_id)?;
-        expect_response!(shard.ask(move |token| GroupEvent::Heartbeat { token, request }).await, Heartbeat)
+        // A broker that is cut off for a while and goes on to coordinate must not have expired its members meanwhile.
+        let event = move |token| GroupEvent::Heartbeat { token, request };
+        expect_response!(shard.ask_even_if_replaced(event).await, Heartbeat)
     }
 
     pub async fn leave_group(&self, request: LeaveGroupRequest) -> Outcome<LeaveGroupResponse> {
@@ -154,7 +156,7 @@ impl GroupCoordinators {
         };
         let asked = askers.into_iter().map(|asker| {
             let (states_filter, types_filter) = (states_filter.clone(), types_filter.clone());
-            asker.ask(move |token| GroupEvent::ListGroups { token, states_filter, types_filter })
+            asker.ask_even_if_replaced(move |token| GroupEvent::ListGroups { token, states_filter, types_filter })
         });
         let mut groups = Vec::new();
         for outcome in join_all(asked).await {

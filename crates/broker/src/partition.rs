@@ -863,7 +863,7 @@ impl Partition {
         self.disk.read().has_failed.load(Ordering::Acquire) || self.is_corrupt.load(Ordering::Acquire)
     }
 
-    fn is_serving(&self) -> bool {
+    pub(crate) fn is_serving(&self) -> bool {
         self.surroundings.is_serving()
     }
 }

@@ -36,6 +36,8 @@ pub(crate) trait CoordinatorLog: Send + Sync + 'static {
     fn name(&self) -> String;
     /// The epoch under which this broker leads the partition, if it does.
     fn leader_epoch(&self) -> Option<LeaderEpoch>;
+    /// Whether no other broker can lead in our place, of which this one has not heard yet (trap 15).
+    fn is_serving(&self) -> bool;
     fn log_start_offset(&self) -> Offset;
     fn log_end_offset(&self) -> Offset;
     fn high_watermark(&self) -> Offset;
@@ -56,6 +58,10 @@ impl CoordinatorLog for Partition {
 
     fn leader_epoch(&self) -> Option<LeaderEpoch> {
         Self::leader_epoch(self)
+    }
+
+    fn is_serving(&self) -> bool {
+        Self::is_serving(self)
     }
 
     fn log_start_offset(&self) -> Offset {

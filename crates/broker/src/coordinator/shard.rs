@@ -41,7 +41,12 @@ pub(super) struct ShardOptions {
 
 /// A request to a coordinator: how to make the event of it, and where the answer goes.
 pub(super) enum Request<C: Coordinator> {
-    Ask { event: Box<dyn FnOnce(Token) -> C::Event + Send>, answer: oneshot::Sender<Outcome<C::Response>> },
+    Ask {
+        event: Box<dyn FnOnce(Token) -> C::Event + Send>,
+        answer: oneshot::Sender<Outcome<C::Response>>,
+        /// Whether to answer although another broker may coordinate by now.
+        even_if_replaced: bool,
+    },
     Tell(C::Event),
 }
 
@@ -85,13 +90,31 @@ impl<C: Coordinator> Shard<C> {
 }
 
 impl<C: Coordinator> Asker<C> {
-    /// Puts the event to the coordinator and waits for the answer.
+    /// Puts the event to the coordinator and waits for the answer. Refused while another broker may coordinate by now
+    /// (trap 15): what is committed there is not known here.
     pub async fn ask(self, event: impl FnOnce(Token) -> C::Event + Send + 'static) -> Outcome<C::Response> {
+        self.put(Box::new(event), false).await
+    }
+
+    /// As [`Asker::ask`], but also answered while another broker may coordinate by now: for what misleads nobody who is
+    /// told the same by both, and would be missed if there is no other.
+    pub async fn ask_even_if_replaced(
+        self,
+        event: impl FnOnce(Token) -> C::Event + Send + 'static,
+    ) -> Outcome<C::Response> {
+        self.put(Box::new(event), true).await
+    }
+
+    async fn put(
+        self,
+        event: Box<dyn FnOnce(Token) -> C::Event + Send>,
+        even_if_replaced: bool,
+    ) -> Outcome<C::Response> {
         if !self.is_loaded.load(Ordering::Acquire) {
             return Err(ErrorCode::CoordinatorLoadInProgress);
         }
         let (answer, answered) = oneshot::channel();
-        let request = Request::Ask { event: Box::new(event), answer };
+        let request = Request::Ask { event, answer, even_if_replaced };
         if self.requests.send(request).await.is_err() {
             return Err(ErrorCode::NotCoordinator);
         }
@@ -271,7 +294,12 @@ impl<C: Coordinator, L: CoordinatorLog> Running<C, L> {
     fn take(&mut self, request: Request<C>) {
         let event = match request {
             Request::Tell(event) => event,
-            Request::Ask { event, answer } => {
+            Request::Ask { answer, even_if_replaced: false, .. } if !self.log.is_serving() => {
+                // Whoever asked may be gone.
+                let _ = answer.send(Err(ErrorCode::NotCoordinator));
+                return;
+            }
+            Request::Ask { event, answer, .. } => {
                 let token = Token(self.next_token);
                 self.next_token += 1;
                 self.waiting.insert(token, answer);

@@ -37,6 +37,8 @@ struct State {
     is_replicated_at_once: bool,
     leader_epoch: Option<LeaderEpoch>,
     append_error: Option<ErrorCode>,
+    /// The session with the controller has run out: another broker may lead.
+    is_cut_off: bool,
     waiters: Vec<Arc<Notify>>,
 }
 
@@ -69,6 +71,10 @@ impl CoordinatorLog for MemoryLog {
 
     fn leader_epoch(&self) -> Option<LeaderEpoch> {
         self.state.lock().leader_epoch
+    }
+
+    fn is_serving(&self) -> bool {
+        !self.state.lock().is_cut_off
     }
 
     fn log_start_offset(&self) -> Offset {
@@ -201,7 +207,7 @@ async fn sync(shard: &Shard<GroupCoordinator>, member_id: StrBytes) -> String {
 
 async fn heartbeat(shard: &Shard<GroupCoordinator>, member_id: StrBytes) -> String {
     let request = make!(HeartbeatRequest { group_id: "members".into(), generation_id: 1, member_id: member_id });
-    told(ask(shard, move |token| GroupEvent::Heartbeat { token, request }).await)
+    told(shard.asker().ask_even_if_replaced(move |token| GroupEvent::Heartbeat { token, request }).await)
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,6 +261,40 @@ async fn trap_24_a_coordinator_that_lost_leadership_answers_nobody() {
     });
     assert_eq!((committed.as_str(), synced.as_str()), ("NOT_COORDINATOR", "NOT_COORDINATOR"));
     assert_eq!(heartbeat(&shard, member_id).await, "NOT_COORDINATOR");
+}
+
+#[tokio::test(start_paused = true)]
+async fn trap_15_a_coordinator_that_may_have_been_replaced_tells_no_committed_offsets() {
+    let log = MemoryLog::led();
+    let shard = loaded(&log).await;
+    let member_id = join(&shard).await;
+    let mut answers = vec![sync(&shard, member_id.clone()).await, commit(&shard, 5).await];
+    log.change(|state| state.is_cut_off = true);
+    // The new coordinator may have 6 by now.
+    answers.push(fetch(&shard).await);
+    answers.push(sync(&shard, member_id.clone()).await);
+    // If nobody has taken over, the member must still be one afterwards.
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        answers.push(heartbeat(&shard, member_id.clone()).await);
+    }
+    log.change(|state| state.is_cut_off = false);
+    answers.push(fetch(&shard).await);
+    answers.push(sync(&shard, member_id).await);
+    expect![[r#"
+        [
+            "NONE",
+            "NONE",
+            "NOT_COORDINATOR",
+            "NOT_COORDINATOR",
+            "NONE",
+            "NONE",
+            "NONE",
+            "[5]",
+            "NONE",
+        ]
+    "#]]
+    .assert_debug_eq(&answers);
 }
 
 #[tokio::test(start_paused = true)]
