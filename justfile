@@ -28,6 +28,14 @@ image:
 containers:
     cargo xtask containers
 
+# Measure what a log costs, beside what the machine can do.
+bench *arguments:
+    cargo bench -p vltava-storage {{arguments}}
+
+# Steady load on three brokers for half an hour: nothing may grow.
+soak *arguments:
+    cargo xtask soak {{arguments}}
+
 # Run three brokers on this machine until Ctrl-C.
 cluster *arguments:
     cargo run --release -- cluster --brokers 3 {{arguments}}

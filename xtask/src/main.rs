@@ -48,6 +48,12 @@ enum Task {
     Image,
     /// Run the compose files and the image in containers. Needs a docker engine and docker-compose.
     Containers,
+    /// Half an hour of steady load on three brokers, past retention and compaction: nothing may grow.
+    Soak {
+        /// Passed on: `--minutes`, `--rate`, `--history`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Start the README's cluster, produce and consume as its quick start does, and stop it; then run the failover demo.
     Smoke,
 }
@@ -61,6 +67,7 @@ fn main() -> ExitCode {
         Task::Sim { arguments, .. } => sim(&arguments),
         Task::Image => image::build(),
         Task::Containers => containers(),
+        Task::Soak { arguments } => soak(&arguments),
         Task::Smoke => smoke(),
     };
     match outcome {
@@ -128,6 +135,15 @@ fn sim_cargo() -> Command {
     command.env("CARGO_TARGET_DIR", target().join("sim"));
     command.current_dir(root().join("crates/sim"));
     command
+}
+
+fn soak(arguments: &[String]) -> anyhow::Result<()> {
+    let binary = cluster::build_release()?;
+    let python = install::python("confluent-kafka", install::NEWEST_CONFLUENT)?;
+    run(Command::new(python)
+        .arg(root().join("tests/performance/soak.py"))
+        .args(arguments)
+        .env("VLTAVA_BINARY", binary))
 }
 
 fn containers() -> anyhow::Result<()> {

@@ -3,7 +3,6 @@
 mod appending;
 mod batch;
 mod compacting;
-mod cost;
 mod flushing;
 mod full_disk;
 mod log_dirs;
