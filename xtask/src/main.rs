@@ -140,10 +140,7 @@ fn sim_cargo() -> Command {
 fn soak(arguments: &[String]) -> anyhow::Result<()> {
     let binary = cluster::build_release()?;
     let python = install::python("confluent-kafka", install::NEWEST_CONFLUENT)?;
-    run(Command::new(python)
-        .arg(root().join("tests/performance/soak.py"))
-        .args(arguments)
-        .env("VLTAVA_BINARY", binary))
+    run(Command::new(python).arg(root().join("tests/performance/soak.py")).args(arguments).env("VLTAVA_BINARY", binary))
 }
 
 fn containers() -> anyhow::Result<()> {
