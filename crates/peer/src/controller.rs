@@ -234,7 +234,7 @@ impl TryFrom<messages::CallResponse> for ControllerReply {
     }
 }
 
-mod messages {
+pub(crate) mod messages {
     #![allow(clippy::all, missing_docs)]
     tonic::include_proto!("vltava.controller");
 }

@@ -9,6 +9,8 @@
 
 pub mod client;
 pub mod controller;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod raft;
 pub mod replica;
 pub mod server;

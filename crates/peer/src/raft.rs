@@ -236,7 +236,7 @@ fn refuse(error: CallError) -> Status {
     }
 }
 
-mod messages {
+pub(crate) mod messages {
     #![allow(clippy::all, missing_docs)]
     tonic::include_proto!("vltava.raft");
 }

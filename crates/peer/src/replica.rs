@@ -166,20 +166,20 @@ impl FollowerFrames {
     /// The next frame; `None` once the stream has ended in order. Cancelling the wait loses nothing.
     pub async fn next(&mut self) -> Option<Result<FollowerFrame, CallError>> {
         Some(match self.frames.next().await? {
-            Ok(frame) => self.read(frame),
+            Ok(frame) => read_frame(self.follower, frame),
             Err(status) => Err(status.into()),
         })
     }
+}
 
-    fn read(&self, frame: messages::FollowerFrame) -> Result<FollowerFrame, CallError> {
-        let subscribe = |message| read_subscribe(self.follower, message);
-        Ok(FollowerFrame {
-            subscribe: frame.subscribe.into_iter().map(subscribe).collect::<Result<_, _>>()?,
-            unsubscribe: frame.unsubscribe,
-            acknowledge: frame.acknowledge.into_iter().map(Acknowledge::from).collect(),
-            received_bytes: frame.received_bytes,
-        })
-    }
+pub(crate) fn read_frame(follower: BrokerId, frame: messages::FollowerFrame) -> Result<FollowerFrame, CallError> {
+    let subscribe = |message| read_subscribe(follower, message);
+    Ok(FollowerFrame {
+        subscribe: frame.subscribe.into_iter().map(subscribe).collect::<Result<_, _>>()?,
+        unsubscribe: frame.unsubscribe,
+        acknowledge: frame.acknowledge.into_iter().map(Acknowledge::from).collect(),
+        received_bytes: frame.received_bytes,
+    })
 }
 
 struct Service<H> {
@@ -385,7 +385,7 @@ impl TryFrom<messages::Update> for Update {
     }
 }
 
-mod messages {
+pub(crate) mod messages {
     #![allow(clippy::all, missing_docs)]
     tonic::include_proto!("vltava.replica");
 }

@@ -18,6 +18,8 @@
 mod active_controller;
 mod encoding;
 mod formation;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handle;
 mod identity;
 mod log_store;

@@ -53,8 +53,11 @@ pub(crate) fn read_newest(directory: &Path) -> io::Result<Option<Snapshot>> {
 }
 
 fn read(path: &Path) -> io::Result<Snapshot> {
+    parse(Bytes::from(fs::read(path)?))
+}
+
+pub(crate) fn parse(mut contents: Bytes) -> io::Result<Snapshot> {
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "not a snapshot");
-    let mut contents = Bytes::from(fs::read(path)?);
     if contents.len() < MAGIC.len() + 1 + 4 + 4 {
         return Err(damaged());
     }

@@ -64,7 +64,7 @@ impl StateFile {
         fs::write_atomically(&path(directory), self.format().as_bytes())
     }
 
-    fn format(&self) -> String {
+    pub(crate) fn format(&self) -> String {
         let mut text = format!(
             "version={VERSION}\nnode.id={}\ndirectory.id={}\ncluster.id={}\n",
             self.node_id, self.directory_id, self.cluster_id
@@ -81,7 +81,7 @@ impl StateFile {
         text
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let get = |name: &str| {
             text.lines().find_map(|line| line.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
         };
