@@ -16,6 +16,14 @@ test *suites:
 sim *arguments:
     cargo xtask sim {{arguments}}
 
+# Run real brokers and real clients under faults, and check what the clients saw.
+chaos *arguments:
+    cargo xtask chaos {{arguments}}
+
+# Fuzz one target, or all of them.
+fuzz *arguments:
+    cargo xtask fuzz {{arguments}}
+
 # Run the README's cluster and its quick start once.
 smoke:
     cargo xtask smoke

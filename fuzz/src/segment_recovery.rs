@@ -23,7 +23,7 @@ const MAX_FILES: usize = 24;
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let mode = input.byte();
-    // A checkpoint with a negative offset is refused before any log is opened.
+    // Never negative: whoever reads checkpoints has to see to that (it does not yet).
     let mut offset = || Offset(input.i64() & i64::MAX);
     let options = LogOptions {
         recovery_point: offset(),

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from . import wire
 
@@ -59,11 +60,23 @@ def wait_for(what: str, condition, timeout: float = 30.0, interval: float = 0.05
     raise AssertionError(f"timed out after {timeout} s waiting for {what}" + (f" ({problem})" if problem else ""))
 
 
+class Home(NamedTuple):
+    """Where a node listens, and the command that starts a program there."""
+
+    host: str
+    enter: tuple[str, ...] = ()
+
+
+LOOPBACK = Home("127.0.0.1")
+
+
 class Broker:
     """One node: its settings, its directory, and its process while it runs."""
 
-    def __init__(self, node_id: int, directory: Path, settings: dict[str, str], port: int | None):
+    def __init__(self, node_id: int, directory: Path, settings: dict[str, str], port: int | None,
+                 home: "Home" = LOOPBACK):
         self.node_id = node_id
+        self.home = home
         self.directory = directory
         self.settings = settings
         self.port = port
@@ -87,13 +100,20 @@ class Broker:
         environment["VLTAVA_LOG_FORMAT"] = "human"
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [binary(), "serve", file, "--parent", str(os.getpid())],
+                [*self.home.enter, binary(), "serve", file, "--parent", str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
             )
 
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    @property
+    def address(self) -> str:
+        return f"{self.home.host}:{self.port}"
+
+    def connect(self, timeout: float = 10.0) -> wire.Connection:
+        return wire.Connection(self.port, timeout, self.home.host)
 
     def runs(self) -> bool:
         return self.process is not None and self.process.poll() is None
@@ -139,16 +159,17 @@ class Cluster:
     """Brokers that vote and serve, or brokers beside one node that only votes."""
 
     def __init__(self, directory: Path, brokers: int = 3, separate_controller: bool = False,
-                 racks: list[str] | None = None, **overrides: str):
+                 racks: list[str] | None = None, homes: list[Home] | None = None, **overrides: str):
         self.directory = directory
         client_ports = free_ports(2 * brokers + 1)
         peer_ports = client_ports[brokers:]
+        homes = homes or [LOOPBACK] * brokers
         self.brokers = []
         self.controllers = []
         if separate_controller:
             voters = f"100@127.0.0.1:{peer_ports[-1]}"
         else:
-            voters = ",".join(f"{index + 1}@127.0.0.1:{peer_ports[index]}" for index in range(brokers))
+            voters = ",".join(f"{index + 1}@{homes[index].host}:{peer_ports[index]}" for index in range(brokers))
         common = {
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
@@ -161,9 +182,10 @@ class Cluster:
         for index in range(brokers):
             node_id = index + 1
             home = directory / f"broker-{node_id}"
-            listeners = f"PLAINTEXT://127.0.0.1:{client_ports[index]}"
+            host = homes[index].host
+            listeners = f"PLAINTEXT://{host}:{client_ports[index]}"
             if not separate_controller:
-                listeners += f",CONTROLLER://127.0.0.1:{peer_ports[index]}"
+                listeners += f",CONTROLLER://{host}:{peer_ports[index]}"
             self.brokers.append(Broker(node_id, home, {
                 "node.id": str(node_id),
                 "process.roles": "broker" if separate_controller else "broker,controller",
@@ -172,7 +194,7 @@ class Cluster:
                 "log.dirs": str(home / "data"),
                 **({"broker.rack": racks[index]} if racks else {}),
                 **common,
-            }, client_ports[index]))
+            }, client_ports[index], homes[index]))
         if separate_controller:
             home = directory / "controller-100"
             self.controllers.append(Broker(100, home, {
@@ -189,7 +211,7 @@ class Cluster:
 
     @property
     def bootstrap(self) -> str:
-        return ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
+        return ",".join(broker.address for broker in self.brokers)
 
     def broker(self, node_id: int) -> Broker:
         return next(broker for broker in self.brokers if broker.node_id == node_id)
@@ -222,7 +244,7 @@ class Cluster:
         wait_for("all brokers to be live", ready, timeout)
 
     def live_brokers(self, broker: Broker) -> list[int]:
-        with wire.Connection(broker.port) as connection:
+        with broker.connect() as connection:
             return wire.metadata(connection, [])["brokers"]
 
     def ask(self, question):
@@ -230,7 +252,7 @@ class Cluster:
         problem = None
         for broker in self.running():
             try:
-                with wire.Connection(broker.port) as connection:
+                with broker.connect() as connection:
                     return question(connection)
             except (OSError, wire.ConnectionClosed) as error:
                 problem = error
@@ -242,7 +264,7 @@ class Cluster:
 
     def topic_as_known_by(self, broker: Broker, name: str) -> dict[int, dict]:
         try:
-            with wire.Connection(broker.port) as connection:
+            with broker.connect() as connection:
                 return wire.metadata(connection, [name])["topics"].get(name, {})
         except (OSError, wire.ConnectionClosed):
             return {}

@@ -18,7 +18,7 @@ class Pulse:
     """Writes to partition 0 of a topic on a thread of its own."""
 
     def __init__(self, cluster: Cluster, topic: str):
-        self.ports = {broker.node_id: broker.port for broker in cluster.brokers}
+        self.brokers = {broker.node_id: broker for broker in cluster.brokers}
         self.topic = topic
         self.acknowledged_at: list[float] = []
         self.stopping = threading.Event()
@@ -49,11 +49,11 @@ class Pulse:
 
     def _find_leader(self, avoid: int | None) -> int | None:
         """Asks every broker, the one that has just failed us last."""
-        for node_id in sorted(self.ports, key=lambda node_id: node_id == avoid):
+        for node_id in sorted(self.brokers, key=lambda node_id: node_id == avoid):
             try:
-                with wire.Connection(self.ports[node_id], ANSWER_TIMEOUT) as connection:
+                with self.brokers[node_id].connect(ANSWER_TIMEOUT) as connection:
                     partition = wire.metadata(connection, [self.topic])["topics"].get(self.topic, {}).get(0)
-                    if partition and partition["leader"] in self.ports:
+                    if partition and partition["leader"] in self.brokers:
                         return partition["leader"]
             except (OSError, wire.ConnectionClosed):
                 continue
@@ -62,7 +62,7 @@ class Pulse:
     def _write_to(self, leader: int) -> None:
         """Until it fails."""
         try:
-            with wire.Connection(self.ports[leader], ANSWER_TIMEOUT) as connection:
+            with self.brokers[leader].connect(ANSWER_TIMEOUT) as connection:
                 while not self.stopping.is_set():
                     error, _ = wire.produce(connection, self.topic, 0, wire.record_batch([b"pulse"]))
                     if error != "NONE":

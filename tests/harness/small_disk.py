@@ -1,6 +1,7 @@
 """File systems of a few MiB, which a test can fill up."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -39,6 +40,13 @@ class SmallDisk:
 
     def empty(self) -> None:
         self.filler.unlink()
+
+    def remove(self, entry: Path) -> None:
+        """A file or directory of the owner's."""
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry != self.filler:
+            entry.unlink()
 
     def unmount(self) -> None:
         subprocess.run(["umount", "--lazy", str(self.path)], check=False)

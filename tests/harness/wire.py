@@ -26,8 +26,8 @@ class ConnectionClosed(Exception):
 class Connection:
     """One TCP connection; requests are answered in order."""
 
-    def __init__(self, port: int, timeout: float = 10.0):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout)
+    def __init__(self, port: int, timeout: float = 10.0, host: str = "127.0.0.1"):
+        self.socket = socket.create_connection((host, port), timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.correlation_id = 0
 

@@ -1,7 +1,9 @@
 //! The project's tasks: `cargo xtask <task>`.
 #![allow(clippy::disallowed_methods, reason = "tasks run on the real machine and are never simulated")]
 
+mod chaos;
 mod cluster;
+mod fuzz;
 mod image;
 mod install;
 mod suites;
@@ -44,6 +46,23 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run three real brokers and real clients under faults, and check what the clients saw. Takes root.
+    Chaos {
+        /// Passed on to `tests/chaos`, as in `--minutes 10 --seed 7`. `-- --help` lists them all.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Fuzz with cargo-fuzz on a nightly toolchain.
+    Fuzz {
+        /// All of them, if none is named.
+        targets: Vec<String>,
+        /// For each of them.
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// Only run every input of the corpora once, on the usual toolchain.
+        #[arg(long, conflicts_with_all = ["targets", "minutes"])]
+        replay: bool,
+    },
     /// Build the container image without a registry.
     Image,
     /// Run the compose files and the image in containers. Needs a docker engine and docker-compose.
@@ -65,6 +84,9 @@ fn main() -> ExitCode {
         Task::Sim { seeds: Some(seeds), .. } => sim_seeds(seeds),
         Task::Sim { storage_seeds: Some(seeds), .. } => storage_seeds(seeds),
         Task::Sim { arguments, .. } => sim(&arguments),
+        Task::Chaos { arguments } => chaos::chaos(&arguments),
+        Task::Fuzz { replay: true, .. } => fuzz::replay(),
+        Task::Fuzz { targets, minutes, .. } => fuzz::fuzz(&targets, minutes),
         Task::Image => image::build(),
         Task::Containers => containers(),
         Task::Soak { arguments } => soak(&arguments),
@@ -109,7 +131,9 @@ fn check() -> anyhow::Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run(sim_cargo().args(["fmt", "--check"]))?;
-    run(sim_cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))
+    run(sim_cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;
+    run(fuzz::fuzz_cargo().args(["fmt", "--check"]))?;
+    run(fuzz::fuzz_cargo().args(["clippy", "--no-default-features", "--tests", "--lib", "--", "-D", "warnings"]))
 }
 
 fn sim(arguments: &[String]) -> anyhow::Result<()> {
@@ -198,6 +222,14 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
         bail!("{program} failed ({status})");
     }
     Ok(())
+}
+
+/// The tests in a directory of Python files.
+fn pytest(python: PathBuf, directory: &str, files: &[&str]) -> Command {
+    let mut command = Command::new(python);
+    command.args(["-m", "pytest"]).args(files).current_dir(root().join(directory));
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command
 }
 
 fn headline(title: &str) {

@@ -1,12 +1,11 @@
 //! The suites of `cargo xtask test`. Each ends with its runner's own summary line.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use clap::ValueEnum;
 
 use crate::cluster::{LocalCluster, build_release};
-use crate::{cargo, install, root, run, sim, target};
+use crate::{cargo, chaos, fuzz, install, pytest, root, run, sim, target};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Suite {
@@ -16,6 +15,10 @@ pub enum Suite {
     Sim,
     /// Real broker processes that are killed, stopped, wiped, starved and fed bad input.
     Cluster,
+    /// Real brokers and real clients under faults from a seed, for a few minutes.
+    Chaos,
+    /// Every input that the fuzzers keep, once.
+    Fuzz,
     /// The command line tools, beside Kafka's own on the same cluster.
     Cli,
     KafkaPython,
@@ -34,6 +37,7 @@ impl Suite {
     pub const ALL: &[Self] = &[
         Self::Workspace,
         Self::Sim,
+        Self::Fuzz,
         Self::KafkaPython,
         Self::KafkaPython2,
         Self::Confluent,
@@ -44,6 +48,7 @@ impl Suite {
         Self::FranzGo,
         Self::Cli,
         Self::Cluster,
+        Self::Chaos,
     ];
 
     pub fn title(self) -> String {
@@ -51,6 +56,8 @@ impl Suite {
             Self::Workspace => "Workspace",
             Self::Sim => "Simulator",
             Self::Cluster => "Faults on real broker processes",
+            Self::Chaos => "Chaos with a checked history",
+            Self::Fuzz => "Inputs of the fuzzers",
             Self::Cli => "Command line beside Kafka's tools 4.3.1",
             Self::KafkaPython => "kafka-python 3.0.12",
             Self::KafkaPython2 => "kafka-python 2.0.2",
@@ -76,6 +83,8 @@ impl Suite {
                     .arg(target().join("cluster-tests"))
                     .env("VLTAVA_BINARY", binary))
             }
+            Self::Chaos => chaos::chaos(&["--minutes", "3"].map(str::to_owned)),
+            Self::Fuzz => fuzz::replay(),
             Self::Cli => {
                 let python = install::python("confluent-kafka", install::NEWEST_CONFLUENT)?;
                 let class_path = install::kafka_tools()?;
@@ -110,13 +119,6 @@ impl Suite {
 fn python(name: &str, packages: &[&str], file: &str) -> anyhow::Result<()> {
     let python = install::python(name, packages)?;
     with_cluster(&mut pytest(python, "tests/clients/python", &[file]))
-}
-
-fn pytest(python: PathBuf, directory: &str, files: &[&str]) -> Command {
-    let mut command = Command::new(python);
-    command.args(["-m", "pytest"]).args(files).current_dir(root().join(directory));
-    command.env("PYTHONDONTWRITEBYTECODE", "1");
-    command
 }
 
 /// Runs a client's tests against three fresh brokers.
