@@ -16,7 +16,9 @@ use std::sync::{Arc, Weak};
 use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use vltava_coordinator::group::{Caller, GroupConfig, GroupCoordinator, GroupEvent, GroupResponse, TopicExists};
+use vltava_coordinator::group::{
+    Caller, CommittedOffsets, GroupConfig, GroupCoordinator, GroupEvent, GroupResponse, TopicExists,
+};
 use vltava_coordinator::{Outcome, Token, partition_for};
 use vltava_host::{random, task};
 use vltava_metadata::{ClusterImage, TopicImage};
@@ -168,6 +170,24 @@ impl GroupCoordinators {
             }
         }
         Ok(groups)
+    }
+
+    /// What is committed to the groups here, up to so many offsets. Groups that are being loaded are left out.
+    pub async fn committed_offsets(&self, limit: usize) -> CommittedOffsets {
+        let askers: Vec<Asker<GroupCoordinator>> = {
+            let shards = self.shards.lock();
+            shards.running.values().map(|(_, shard)| shard.asker()).collect()
+        };
+        let mut committed = CommittedOffsets::default();
+        for asker in askers {
+            let limit = limit - committed.offsets.len();
+            let outcome = asker.ask(move |token| GroupEvent::CommittedOffsets { token, limit }).await;
+            if let Ok(told) = expect_response!(outcome, CommittedOffsets) {
+                committed.offsets.extend(told.offsets);
+                committed.untold += told.untold;
+            }
+        }
+        committed
     }
 
     async fn ask_each(

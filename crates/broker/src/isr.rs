@@ -104,11 +104,14 @@ fn hand_back(
         let Some(partition) = partition(*id) else { continue };
         match outcomes.get(id) {
             Some(Ok(altered)) => {
-                tracing::info!(partition = %partition.name(), isr = ?altered.isr, "isr changed");
+                let AlteredPartition { leader_epoch, partition_epoch, isr, .. } = altered;
+                let isr = isr.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+                tracing::info!(partition = %partition.name(), %leader_epoch, %partition_epoch, isr, "isr changed");
                 partition.on_isr_accepted(altered.leader_epoch, altered.partition_epoch, &altered.isr);
             }
             Some(Err(code)) => {
-                tracing::info!(partition = %partition.name(), %code, "isr change refused");
+                let leader_epoch = proposal.leader_epoch;
+                tracing::info!(partition = %partition.name(), %leader_epoch, %code, "isr change refused");
                 let rejection = IsrRejection::from_code(Some(*code));
                 partition.on_isr_rejected(proposal.leader_epoch, proposal.partition_epoch, rejection);
             }

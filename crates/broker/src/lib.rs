@@ -15,6 +15,7 @@ mod dirty_set;
 pub mod disk;
 mod fenced_lately;
 mod fetch_sessions;
+pub mod group_lag;
 mod isr;
 pub mod lifecycle;
 pub mod metrics;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
+use vltava_host::task;
 use vltava_metadata::ClusterImage;
 use vltava_metadata::controller::{ControllerRequest, ControllerResponse};
 use vltava_types::{BrokerId, ErrorCode};
@@ -46,6 +48,7 @@ use crate::controller::Controller;
 use crate::coordinator::GroupCoordinators;
 use crate::fenced_lately::FencedLately;
 use crate::fetch_sessions::FetchSessions;
+use crate::group_lag::GroupLags;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::replica_manager::ReplicaManager;
@@ -58,6 +61,7 @@ pub struct Broker {
     pub controller: Arc<dyn Controller>,
     pub replicas: Arc<ReplicaManager>,
     pub groups: Arc<GroupCoordinators>,
+    pub group_lags: GroupLags,
     pub topic_creation: TopicCreation,
     pub metrics: Metrics,
     fenced_lately: FencedLately,
@@ -72,9 +76,10 @@ impl Broker {
     /// A broker over replicas that are open; [`server::Server::open`] lets clients in. Must be called on a runtime.
     #[must_use]
     pub fn new(config: Arc<BrokerConfig>, controller: Arc<dyn Controller>, replicas: Arc<ReplicaManager>) -> Arc<Self> {
-        Arc::new(Self {
+        let broker = Arc::new(Self {
             node_id: config.node_id,
             groups: GroupCoordinators::start(&config, &replicas),
+            group_lags: GroupLags::default(),
             images: controller.images(),
             fenced_lately: FencedLately::start(controller.images()),
             cold_reads: ColdReads::default(),
@@ -86,7 +91,9 @@ impl Broker {
             topic_creation: TopicCreation::default(),
             metrics: Metrics::default(),
             producer_ids: ProducerIds::default(),
-        })
+        });
+        task::spawn(group_lag::keep_looking(Arc::downgrade(&broker)));
+        broker
     }
 
     /// The newest committed image.

@@ -38,7 +38,16 @@ impl Metrics {
     }
 }
 
-fn duration_histogram() -> Histogram {
+/// How long flushes took, by log directory: each flush makes durable what one log has appended.
+pub type FlushDurations = Family<LogDirLabel, Histogram, fn() -> Histogram>;
+
+/// Which log directory.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LogDirLabel {
+    pub log_dir: String,
+}
+
+pub(crate) fn duration_histogram() -> Histogram {
     let (start, factor, count) = DURATION_BUCKETS;
     Histogram::new(exponential_buckets(start, factor, count))
 }

@@ -171,6 +171,15 @@ pub struct Leadership {
     pub is_local: bool,
 }
 
+/// How well a partition that is led here is replicated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replication {
+    /// Members of the ISR beyond `min.insync.replicas`; below zero acks=all is refused.
+    pub spare_in_sync_replicas: isize,
+    /// Offsets that followers have yet to store. Those that have not come to this leader yet are not in it.
+    pub follower_lags: Vec<(BrokerId, i64)>,
+}
+
 /// What all partitions of a broker share.
 pub struct Surroundings {
     pub node_id: BrokerId,
@@ -441,6 +450,18 @@ impl Partition {
         leadership.is_local.then_some(leadership.leader_epoch)
     }
 
+    /// How well the partition is replicated, if this broker leads it.
+    #[must_use]
+    pub fn replication(&self) -> Option<Replication> {
+        match &self.state.lock().role {
+            Role::Leader(leader) => Some(Replication {
+                spare_in_sync_replicas: leader.spare_in_sync_replicas(),
+                follower_lags: leader.follower_lags().collect(),
+            }),
+            Role::Follower(_) => None,
+        }
+    }
+
     /// Whether the replica works: its disk and log are sound, and everybody knows what is in it.
     #[must_use]
     pub fn is_online(&self) -> bool {
@@ -509,7 +530,7 @@ impl Partition {
                 let node_id = self.surroundings.node_id;
                 let leader = LeaderState::new(node_id, assignment, brokers, offsets, replication, now_ms);
                 tracing::info!(
-                    partition = %self.name, epoch = %leader_epoch, log_end_offset = %offsets.log_end_offset,
+                    partition = %self.name, %leader_epoch, log_end_offset = %offsets.log_end_offset,
                     high_watermark = %offsets.high_watermark, "leading"
                 );
                 self.change_role(&mut state, Role::Leader(Box::new(leader)));
@@ -533,7 +554,7 @@ impl Partition {
             return;
         }
         tracing::info!(
-            partition = %self.name, leader = leader.map(BrokerId::value), epoch = %leader_epoch, "following"
+            partition = %self.name, leader = leader.map(BrokerId::value), %leader_epoch, "following"
         );
         let offsets = state.role.offsets();
         let follower = FollowerState::new(self.surroundings.node_id, leader, leader_epoch, offsets);

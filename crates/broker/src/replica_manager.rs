@@ -18,14 +18,16 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 use vltava_host::clock;
 use vltava_host::task::{self, JoinHandle};
 use vltava_metadata::configs::Configs;
 use vltava_metadata::{ClusterImage, Endpoint};
+use vltava_peer::CallError;
+use vltava_peer::positions::{Position, PositionsHandler, Question, Standing};
 use vltava_peer::replica::{FollowerFrames, Hello, LeaderFrame, ReplicaHandler};
 use vltava_storage::{Flusher, LoadFailure, LoadedLog, LogDir, LogManager, PartitionName, StorageError, is_newer};
-use vltava_types::{BrokerEpoch, BrokerId, DirectoryId, TopicId, TopicPartition};
+use vltava_types::{BrokerEpoch, BrokerId, DirectoryId, ErrorCode, TopicId, TopicPartition};
 
 use absent::Absent;
 pub use relocation::FutureReplica;
@@ -35,6 +37,7 @@ use crate::config::BrokerConfig;
 use crate::controller::Controller;
 use crate::disk::{Disk, Room};
 use crate::isr;
+use crate::metrics::{FlushDurations, LogDirLabel, duration_histogram};
 use crate::partition::{Partition, Surroundings};
 use crate::partition_config::PartitionConfig;
 use crate::replica_fetcher::{FetcherContext, Fetchers};
@@ -50,6 +53,7 @@ pub struct ReplicaManager {
     surroundings: Arc<Surroundings>,
     logs: LogManager,
     disks: Vec<Arc<Disk>>,
+    flush_durations: FlushDurations,
     /// Rung by disks that fail.
     disk_failure: Arc<Notify>,
     offline: Mutex<BTreeSet<DirectoryId>>,
@@ -117,7 +121,9 @@ impl ReplicaManager {
         let disk_failure = Arc::new(Notify::new());
         let loaded = load_all(&config, &controller, &logs).await?;
         let reserve_bytes = config.storage.disk_reserve_bytes;
-        let disks = logs.online().into_iter().map(|log_dir| open_disk(log_dir, reserve_bytes, &disk_failure)).collect();
+        let flush_durations = FlushDurations::new_with_constructor(duration_histogram);
+        let open_disk = |log_dir| open_disk(log_dir, reserve_bytes, &disk_failure, &flush_durations);
+        let disks = logs.online().into_iter().map(open_disk).collect();
         let fetchers = Fetchers::new(Arc::new(Context {
             config: Arc::clone(&config),
             images: controller.images(),
@@ -127,6 +133,7 @@ impl ReplicaManager {
             surroundings,
             logs,
             disks,
+            flush_durations,
             disk_failure,
             offline: Mutex::new(loaded.offline),
             failure: watch::Sender::new(None),
@@ -216,6 +223,11 @@ impl ReplicaManager {
             futures: vec![],
         });
         self.disks.iter().map(status).chain(failed_at_start).collect()
+    }
+
+    #[must_use]
+    pub const fn flush_durations(&self) -> &FlushDurations {
+        &self.flush_durations
     }
 
     #[must_use]
@@ -320,6 +332,22 @@ impl ReplicaHandler for ReplicaManager {
     }
 }
 
+impl PositionsHandler for ReplicaManager {
+    async fn find(&self, question: Question) -> Result<Vec<Result<Standing, ErrorCode>>, CallError> {
+        let cluster_id = self.controller.images().borrow().cluster_id.clone();
+        if question.leader != self.config.node_id || question.cluster_id != cluster_id {
+            return Err(CallError::Refused("the question is meant for another broker".to_owned()));
+        }
+        let asked: Vec<(Position, Option<Arc<Partition>>)> =
+            question.positions.into_iter().map(|position| (position, self.partition(position.partition))).collect();
+        let answer = |(position, partition): (Position, Option<Arc<Partition>>)| {
+            let partition = partition.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+            partition.standing(position.offset, position.with_timestamp)
+        };
+        Ok(task::blocking(move || asked.into_iter().map(answer).collect()).await)
+    }
+}
+
 impl Drop for ReplicaManager {
     fn drop(&mut self) {
         for task in self.tasks.lock().drain(..) {
@@ -337,7 +365,14 @@ async fn run_isr(surroundings: Arc<Surroundings>, manager: Weak<ReplicaManager>,
     isr::send_proposals(&surroundings.isr_proposals, controller, surroundings.node_id, broker_epoch, partition).await;
 }
 
-fn open_disk(log_dir: Arc<LogDir>, reserve_bytes: u64, failure: &Arc<Notify>) -> Arc<Disk> {
+fn open_disk(
+    log_dir: Arc<LogDir>,
+    reserve_bytes: u64,
+    failure: &Arc<Notify>,
+    flush_durations: &FlushDurations,
+) -> Arc<Disk> {
+    let label = LogDirLabel { log_dir: log_dir.path().display().to_string() };
+    let flush_duration = flush_durations.get_or_create(&label).clone();
     let disk = Arc::new_cyclic(|disk: &Weak<Disk>| {
         let disk = Weak::clone(disk);
         let on_failure = move |error: StorageError| {
@@ -345,9 +380,10 @@ fn open_disk(log_dir: Arc<LogDir>, reserve_bytes: u64, failure: &Arc<Notify>) ->
                 disk.on_error(&error);
             }
         };
+        let on_flushed = move |took: Duration| flush_duration.observe(took.as_secs_f64());
         Disk {
             log_dir,
-            flusher: Flusher::start(FLUSH_THREADS, on_failure),
+            flusher: Flusher::start(FLUSH_THREADS, on_flushed, on_failure),
             room: Room::new(reserve_bytes),
             has_failed: AtomicBool::new(false),
             failure: Arc::clone(failure),

@@ -28,7 +28,7 @@ use vltava_protocol::messages::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest,
     SyncGroupResponse,
 };
-use vltava_types::{ErrorCode, PartitionIndex, TopicId, Uuid};
+use vltava_types::{ErrorCode, Offset, PartitionIndex, TopicId, Uuid};
 
 use crate::core::{Coordinator, LogRecord, Now, Reply, Token, client_error_of_failed_append};
 use crate::records::{GroupMetadataValue, GroupRecord, OffsetCommitValue, RecordError};
@@ -131,6 +131,12 @@ pub enum GroupEvent {
         token: Token,
         group_ids: Vec<String>,
     },
+    /// What is committed, for whoever watches how far groups are behind.
+    CommittedOffsets {
+        token: Token,
+        /// Groups come whole, in the order of their names, until so many offsets are told.
+        limit: usize,
+    },
     /// Topics were deleted: their offsets go.
     TopicsDeleted {
         exists: TopicExists,
@@ -150,6 +156,26 @@ pub enum GroupResponse {
     DescribeGroups(Vec<DescribedGroup>),
     ListGroups(Vec<ListedGroup>),
     DeleteGroups(Vec<DeletableGroupResult>),
+    CommittedOffsets(CommittedOffsets),
+}
+
+/// Offsets of all groups of one partition, whether they have members or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommittedOffsets {
+    pub offsets: Vec<CommittedOffset>,
+    /// How many there are beyond the limit.
+    pub untold: usize,
+}
+
+/// Where a group goes on in a partition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CommittedOffset {
+    pub group_id: String,
+    pub topic: String,
+    /// Zero where it was never recorded.
+    pub topic_id: TopicId,
+    pub partition: PartitionIndex,
+    pub offset: Offset,
 }
 
 /// What the log says.
@@ -256,6 +282,7 @@ impl Coordinator for GroupCoordinator {
                 self.list_groups(token, &states_filter, &types_filter)
             }
             GroupEvent::DeleteGroups { token, group_ids } => self.delete_groups(token, group_ids),
+            GroupEvent::CommittedOffsets { token, limit } => self.committed_offsets(token, limit),
             GroupEvent::TopicsDeleted { exists } => self.delete_offsets_of_missing_topics(&exists),
         }
     }
@@ -334,6 +361,7 @@ impl fmt::Debug for GroupEvent {
             Self::DescribeGroups { .. } => "DescribeGroups",
             Self::ListGroups { .. } => "ListGroups",
             Self::DeleteGroups { .. } => "DeleteGroups",
+            Self::CommittedOffsets { .. } => "CommittedOffsets",
             Self::TopicsDeleted { .. } => "TopicsDeleted",
         })
     }

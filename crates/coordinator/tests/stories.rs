@@ -843,6 +843,29 @@ fn a_recreated_topic_does_not_inherit_offsets() {
 }
 
 #[test]
+fn offsets_are_told_of_groups_with_and_without_members_up_to_a_limit() {
+    check_after(
+        ONE_MEMBER,
+        "
+            c: commit t-0@5 group=empty
+            c: commit t-0@7 t-1@8 u-0@9 group=many
+            c: commit t-0@3 group=g member=a#01 gen=1
+            all: committed-offsets
+            some: committed-offsets limit=3
+            none: committed-offsets limit=0
+        ",
+        expect![[r#"
+            c <- t-0 ok
+            c <- t-0 ok, t-1 ok, u-0 ok
+            c <- t-0 ok
+            all <- [empty/t-0@5, g/t-0@3, many/t-0@7, many/t-1@8, many/u-0@9] and 0 untold
+            some <- [empty/t-0@5, g/t-0@3] and 3 untold
+            none <- [] and 5 untold
+        "#]],
+    );
+}
+
+#[test]
 fn offsets_of_deleted_topics_go() {
     check(
         "

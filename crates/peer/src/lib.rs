@@ -11,6 +11,7 @@ pub mod client;
 pub mod controller;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod positions;
 pub mod raft;
 pub mod replica;
 pub mod server;

@@ -346,6 +346,21 @@ impl LeaderState {
         if in_sync < required { Err(NotEnoughReplicas { in_sync, required }) } else { Ok(()) }
     }
 
+    /// How many members the ISR has beyond `min.insync.replicas`: at zero the next one to go stops acks=all, below zero it
+    /// is refused.
+    #[must_use]
+    pub fn spare_in_sync_replicas(&self) -> isize {
+        self.isr.len().cast_signed() - self.required_in_sync_replicas().cast_signed()
+    }
+
+    /// The followers that follow in this epoch, each with how many offsets it has yet to store.
+    pub fn follower_lags(&self) -> impl Iterator<Item = (BrokerId, i64)> + '_ {
+        self.followers.iter().filter_map(|(id, follower)| {
+            let stored = follower.stored?.log_end_offset;
+            Some((*id, (self.offsets.log_end_offset.value() - stored.value()).max(0)))
+        })
+    }
+
     /// While the controller is silent: whether acks=all is refused for want of replicas. Whoever may be in the ISR counts.
     #[must_use]
     pub fn too_few_alive(&self, cut_off: &CutOff, now_ms: i64) -> Option<NotEnoughReplicas> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use vltava_host::fs;
 use vltava_host::task;
 use vltava_types::Offset;
@@ -112,12 +113,16 @@ struct Dirty {
 
 impl Flusher {
     /// Starts the task on the current runtime; it ends when the flusher is dropped. `parallelism` logs are flushed at
-    /// the same time. `on_failure` is called once, with the first error; from then on nothing is flushed any more, and
+    /// the same time. `on_flushed` is told how long each log took. `on_failure` is called once, with the first error; from then on nothing is flushed any more, and
     /// who waits for durability there waits in vain: the directory must be taken offline.
     #[must_use]
-    pub fn start(parallelism: usize, on_failure: impl FnOnce(StorageError) + Send + 'static) -> Self {
+    pub fn start(
+        parallelism: usize,
+        on_flushed: impl Fn(Duration) + Send + Sync + 'static,
+        on_failure: impl FnOnce(StorageError) + Send + 'static,
+    ) -> Self {
         let shared = Arc::new(Shared { dirty: Mutex::default(), wake: Notify::new(), failed: AtomicBool::new(false) });
-        let task = task::spawn(flush_rounds(Arc::clone(&shared), parallelism.max(1), on_failure));
+        let task = task::spawn(flush_rounds(Arc::clone(&shared), parallelism.max(1), Arc::new(on_flushed), on_failure));
         Self { shared, task }
     }
 
@@ -149,7 +154,14 @@ impl Drop for Flusher {
     }
 }
 
-async fn flush_rounds(shared: Arc<Shared>, parallelism: usize, on_failure: impl FnOnce(StorageError) + Send) {
+type OnFlushed = Arc<dyn Fn(Duration) + Send + Sync>;
+
+async fn flush_rounds(
+    shared: Arc<Shared>,
+    parallelism: usize,
+    on_flushed: OnFlushed,
+    on_failure: impl FnOnce(StorageError) + Send,
+) {
     // Logs with a checkpoint that there was no room for.
     let mut unfinished: Vec<Arc<dyn Flushable>> = Vec::new();
     loop {
@@ -162,7 +174,7 @@ async fn flush_rounds(shared: Arc<Shared>, parallelism: usize, on_failure: impl 
                 dirty.logs.push(log);
             }
         }
-        match flush_all(dirty.logs, parallelism).await {
+        match flush_all(dirty.logs, parallelism, &on_flushed).await {
             Ok(without_room) => unfinished = without_room,
             Err(error) => {
                 shared.failed.store(true, Ordering::Release);
@@ -181,18 +193,27 @@ fn address_of(log: &Arc<dyn Flushable>) -> usize {
 
 /// Flushes the logs on up to `parallelism` threads. Ends early, with the first error, if there is one. Returns those for
 /// whose checkpoints there was no room.
-async fn flush_all(logs: Vec<Arc<dyn Flushable>>, parallelism: usize) -> Result<Vec<Arc<dyn Flushable>>, StorageError> {
+async fn flush_all(
+    logs: Vec<Arc<dyn Flushable>>,
+    parallelism: usize,
+    on_flushed: &OnFlushed,
+) -> Result<Vec<Arc<dyn Flushable>>, StorageError> {
     let share = logs.len().div_ceil(parallelism).max(1);
     let mut logs = logs.into_iter().peekable();
     let mut workers = Vec::new();
     while logs.peek().is_some() {
         let logs: Vec<_> = logs.by_ref().take(share).collect();
+        let on_flushed = Arc::clone(on_flushed);
         workers.push(task::spawn(task::blocking(move || {
             let mut without_room = Vec::new();
             for log in logs {
                 let Some(flush) = log.begin_flush() else { continue };
+                let began = Instant::now();
                 match flush.run() {
-                    Ok(()) => log.end_flush(&flush),
+                    Ok(()) => {
+                        on_flushed(began.elapsed());
+                        log.end_flush(&flush);
+                    }
                     Err(error) if error.is_full() => without_room.push(log),
                     Err(error) => return Err(error),
                 }

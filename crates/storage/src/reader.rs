@@ -125,6 +125,15 @@ impl LogReader {
         self.unless_truncated(found.map(Option::flatten))
     }
 
+    /// When the batch was written that holds `offset`, or the next one below `end_offset`: the time of its first record,
+    /// or of its append where the topic says so. Reads headers only. `None` if there is no such batch, or if it carries no
+    /// time.
+    pub fn timestamp_at(&self, offset: Offset, end_offset: Offset) -> Result<Option<TimestampMs>, StorageError> {
+        let found = self.find(offset.max(self.log_start_offset));
+        let batch = self.unless_truncated(found)?.filter(|(_, batch)| batch.header.base_offset < end_offset);
+        Ok(batch.and_then(|(_, batch)| batch.header.first_timestamp()))
+    }
+
     pub(crate) fn check_range(&self, offset: Offset) -> Result<(), StorageError> {
         if offset < self.log_start_offset || offset > self.log_end_offset {
             return Err(StorageError::OffsetOutOfRange {

@@ -27,7 +27,7 @@ use vltava_host::{net, random, task};
 use vltava_metadata::Endpoint;
 use vltava_metadata::controller::{self, ControllerConfig};
 use vltava_peer::server::{Acceptor, Routes};
-use vltava_peer::{Plane, replica, server};
+use vltava_peer::{Plane, positions, replica, server};
 use vltava_quorum::{DEFAULT_SNAPSHOT_EVERY, Handle, QuorumConfig};
 use vltava_storage::LogDir;
 use vltava_types::{BrokerId, IncarnationId};
@@ -76,6 +76,7 @@ impl Node {
             .context("the metadata quorum cannot start")?;
         let replicas = Arc::new(LateReplicas::default());
         let routes = replica::add_routes(Routes::new(), Arc::clone(&replicas));
+        let routes = positions::add_routes(routes, Arc::clone(&replicas));
         let data_plane = Arc::new(server::serve(Plane::Data, routes));
         let acceptor = Acceptor::new(quorum.control_plane(), Some(data_plane));
         let listeners = Listeners::bind(&config, acceptor).await?;

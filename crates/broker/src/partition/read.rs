@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use vltava_peer::positions::Standing;
 use vltava_replication::{
     ActiveProducer, EpochEndOffset, FencingError, FetchPosition, OffsetNotAvailable, check_leader_epoch, fetch_position,
 };
@@ -216,6 +217,24 @@ impl Partition {
             | StorageError::Exists { .. } => {
                 tracing::error!(partition = %self.name, %error, "read failed");
                 ErrorCode::KafkaStorageError
+            }
+        }
+    }
+
+    /// How far the leader's log goes beyond `offset`, and if asked for, since when it does. May wait for the disk.
+    pub fn standing(&self, offset: Offset, with_timestamp: bool) -> Result<Standing, ErrorCode> {
+        loop {
+            let (reader, high_watermark) = {
+                let state = self.state.lock();
+                (self.readable(&state, None, false)?.reader(), certain_high_watermark(&state)?)
+            };
+            if !with_timestamp || high_watermark <= offset {
+                return Ok(Standing { high_watermark, timestamp: None });
+            }
+            match reader.timestamp_at(offset, high_watermark) {
+                Ok(timestamp) => return Ok(Standing { high_watermark, timestamp }),
+                Err(StorageError::Truncated) => {}
+                Err(error) => return Err(self.on_read_error(&error)),
             }
         }
     }

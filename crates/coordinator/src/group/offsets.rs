@@ -17,7 +17,9 @@ use vltava_types::{ErrorCode, LeaderEpoch, Offset, PartitionIndex, TimestampMs, 
 use super::classic::{ClassicGroup, GroupState};
 use super::rebalance::answer;
 use super::timers::Timer;
-use super::{Caller, Decision, GroupCompletion, GroupCoordinator, GroupResponse, TopicExists};
+use super::{
+    Caller, CommittedOffset, CommittedOffsets, Decision, GroupCompletion, GroupCoordinator, GroupResponse, TopicExists,
+};
 use crate::core::{LogRecord, Now, Token};
 use crate::records::{GroupRecord, MAX_STRING_LENGTH, OffsetCommitValue};
 
@@ -145,6 +147,27 @@ impl GroupCoordinator {
         let response = GroupResponse::OffsetDelete(make!(OffsetDeleteResponse { topics: topics.collect() }));
         let completion = Some(GroupCompletion::Answer(token, response));
         Decision { records, completion, key: Some(group_id.to_owned()), ..Decision::nothing() }
+    }
+
+    pub(super) fn committed_offsets(&self, token: Token, limit: usize) -> Decision {
+        let mut committed = CommittedOffsets::default();
+        for (group_id, topics) in &self.replicated.offsets {
+            let count = topics.values().map(BTreeMap::len).sum::<usize>();
+            if committed.untold > 0 || committed.offsets.len() + count > limit {
+                committed.untold += count;
+                continue;
+            }
+            committed.offsets.extend(topics.iter().flat_map(|(topic, partitions)| {
+                partitions.iter().map(move |(partition, value)| CommittedOffset {
+                    group_id: group_id.clone(),
+                    topic: topic.clone(),
+                    topic_id: value.topic_id,
+                    partition: *partition,
+                    offset: value.offset,
+                })
+            }));
+        }
+        answer(token, GroupResponse::CommittedOffsets(committed))
     }
 
     fn validate_offset_delete(&self, group_id: &str) -> Result<(), ErrorCode> {

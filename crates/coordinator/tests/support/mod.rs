@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use vltava_coordinator::group::{
-    Caller, GroupCompletion, GroupConfig, GroupCoordinator, GroupEvent, GroupResponse, TopicExists,
+    Caller, CommittedOffset, GroupCompletion, GroupConfig, GroupCoordinator, GroupEvent, GroupResponse, TopicExists,
 };
 use vltava_coordinator::records::{GroupRecord, OffsetCommitValue};
 use vltava_coordinator::{Coordinator, Decision, LogRecord, Now, Token};
@@ -243,6 +243,9 @@ impl Story {
             "delete" => {
                 GroupEvent::DeleteGroups { token, group_ids: rest.iter().map(|group| (*group).to_owned()).collect() }
             }
+            "committed-offsets" => {
+                GroupEvent::CommittedOffsets { token, limit: usize::try_from(number("limit", 100)).unwrap() }
+            }
             "topics-deleted" => {
                 let deleted: Vec<String> = rest.iter().map(|topic| (*topic).to_owned()).collect();
                 let exists: TopicExists = std::sync::Arc::new(move |name, id| {
@@ -432,6 +435,13 @@ fn show(response: &GroupResponse) -> String {
                 format!("{id} {state} {} {:?}", group.group_type, kind.as_str())
             });
             format!("[{}]", groups.collect::<Vec<_>>().join(", "))
+        }
+        GroupResponse::CommittedOffsets(committed) => {
+            let offsets = committed.offsets.iter().map(|committed| {
+                let CommittedOffset { group_id, topic, partition, offset, .. } = committed;
+                format!("{group_id}/{topic}-{partition}@{offset}")
+            });
+            format!("[{}] and {} untold", offsets.collect::<Vec<_>>().join(", "), committed.untold)
         }
         GroupResponse::DeleteGroups(results) => {
             let results = results.iter().map(|result| format!("{} {}", result.group_id, error(result.error_code)));

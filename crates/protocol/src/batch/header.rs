@@ -166,6 +166,15 @@ impl BatchHeader {
         self.attributes.is_control()
     }
 
+    /// When the first record was written, or the batch was appended. In a compacted batch that keeps its delete horizon in
+    /// place of that, when the last one was. `None` without a time.
+    #[must_use]
+    pub fn first_timestamp(&self) -> Option<TimestampMs> {
+        let has_base = self.timestamp_type() == TimestampType::CreateTime && self.delete_horizon().is_none();
+        let timestamp = if has_base { self.base_timestamp } else { self.max_timestamp };
+        (timestamp >= TimestampMs(0)).then_some(timestamp)
+    }
+
     /// When a compacted batch's tombstones may go (KIP-534). The base timestamp holds it then.
     #[must_use]
     pub const fn delete_horizon(&self) -> Option<TimestampMs> {

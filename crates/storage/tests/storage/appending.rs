@@ -163,6 +163,22 @@ fn lookups_by_time_find_the_first_record_that_is_not_older() {
 }
 
 #[test]
+fn an_offsets_time_is_that_of_its_batchs_first_record() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut log = create(&directory.path().join("orders-0"), config());
+    for _ in 0..30 {
+        append(&mut log, 3, 7);
+    }
+    log.advance_log_start_offset(Offset(10)).expect("advanced");
+    let reader = log.reader();
+    let at = |offset, end| reader.timestamp_at(Offset(offset), Offset(end)).expect("readable").map(TimestampMs::value);
+    assert_eq!([at(12, 90), at(13, 90), at(14, 90), at(15, 90)], [Some(1012), Some(1012), Some(1012), Some(1015)]);
+    assert_eq!(at(0, 90), Some(1009), "what was deleted waits for nobody");
+    assert_eq!(at(30, 30), None, "not below the end offset");
+    assert_eq!(at(90, 91), None, "nothing is there yet");
+}
+
+#[test]
 fn a_reader_sees_the_log_as_it_was() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut log = create(&directory.path().join("orders-0"), config());

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -34,7 +35,12 @@ async fn every_append_becomes_durable() {
             Arc::new(Partition { log: Mutex::new(log), durable: watch::Sender::new(Offset(0)) })
         })
         .collect();
-    let flusher = Flusher::start(2, |error| panic!("{error}"));
+    let flushes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&flushes);
+    let on_flushed = move |_took| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    };
+    let flusher = Flusher::start(2, on_flushed, |error| panic!("{error}"));
     for _ in 0..50 {
         for partition in &partitions {
             append(&mut partition.log.lock(), 2, 3);
@@ -47,6 +53,7 @@ async fn every_append_becomes_durable() {
         let reached = tokio::time::timeout(Duration::from_secs(10), durable.wait_for(|offset| *offset == Offset(100)));
         reached.await.expect("in time").expect("the partition lives");
     }
+    assert!(flushes.load(Ordering::Relaxed) >= partitions.len());
 }
 
 /// A log whose disk fails.
@@ -76,9 +83,13 @@ async fn trap_27_a_failed_flush_is_final() {
     vltava_host::fs::remove_dir_all(&path).expect("removed");
     let log = Arc::new(Failing { log: Mutex::new(log) });
     let (failure, failed) = tokio::sync::oneshot::channel();
-    let flusher = Flusher::start(1, move |error| {
-        let _ = failure.send(error);
-    });
+    let flusher = Flusher::start(
+        1,
+        |_took| panic!("a failed flush is not counted"),
+        move |error| {
+            let _ = failure.send(error);
+        },
+    );
     flusher.mark_dirty(Arc::clone(&log) as Arc<dyn Flushable>);
     assert!(failed.await.expect("reported").is_io());
     assert!(flusher.has_failed());

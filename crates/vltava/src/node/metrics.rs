@@ -14,7 +14,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use vltava_broker::Broker;
-use vltava_host::fs;
+use vltava_broker::group_lag::PartitionLag;
+use vltava_host::{clock, fs};
 
 use super::view::NodeView;
 
@@ -28,6 +29,11 @@ pub fn encode(view: Option<&NodeView>) -> String {
             "vltava_request_duration_seconds",
             "From the last byte of a request to its answer, waiting that the client asked for included",
             broker.broker.metrics.request_duration.clone(),
+        );
+        registry.register(
+            "vltava_log_flush_duration_seconds",
+            "How long it took to have on disk what one log had appended",
+            broker.broker.replicas.flush_durations().clone(),
         );
     }
     registry.register_collector(Box::new(Scrape(view.cloned())));
@@ -54,6 +60,7 @@ impl Collector for Scrape {
             partitions(out, view, &broker.broker)?;
             traffic(out, &broker.broker)?;
             log_directories(out, &broker.broker)?;
+            group_lags(out, &broker.broker)?;
         }
         Ok(())
     }
@@ -127,6 +134,20 @@ fn partitions(out: &mut Out<'_, '_>, view: &NodeView, broker: &Broker) -> fmt::R
         "Partitions led here with a replica out of sync",
         under_replicated,
     )?;
+    let led_here: Vec<_> = hosted.iter().filter_map(|partition| Some((partition, partition.replication()?))).collect();
+    let with_spare = |is_wanted: fn(isize) -> bool| {
+        led_here.iter().filter(|(_, replication)| is_wanted(replication.spare_in_sync_replicas)).count() as u64
+    };
+    out.gauge(
+        "vltava_under_min_isr_partitions",
+        "Partitions led here whose ISR is too small for acks=all",
+        with_spare(|spare| spare < 0),
+    )?;
+    out.gauge(
+        "vltava_at_min_isr_partitions",
+        "Partitions led here that refuse acks=all if one more replica goes",
+        with_spare(|spare| spare == 0),
+    )?;
     out.gauge("vltava_reassigning_partitions", "Partitions led here whose replicas are being moved", reassigning)?;
     out.gauge("vltava_replicas_out_of_sync", "Replicas on this broker that are not in sync", not_in_sync)?;
     let changes = broker.replicas.isr_changes();
@@ -146,7 +167,46 @@ fn partitions(out: &mut Out<'_, '_>, view: &NodeView, broker: &Broker) -> fmt::R
     })?;
     out.family("vltava_high_watermark", "Up to where a replica is committed", &hosted, |p| {
         (of(p), p.high_watermark().value())
-    })
+    })?;
+    let follower_lags: Vec<_> = led_here
+        .iter()
+        .flat_map(|(partition, replication)| {
+            replication.follower_lags.iter().map(|(follower, lag)| {
+                let PartitionLabels { topic, partition } = of(partition);
+                (FollowerLabels { topic, partition, follower: follower.value() }, *lag)
+            })
+        })
+        .collect();
+    out.family("vltava_follower_lag_offsets", "What a follower has yet to store", &follower_lags, Clone::clone)
+}
+
+/// How far the groups whose coordinator is here are behind, as of the last look; time goes on in between.
+fn group_lags(out: &mut Out<'_, '_>, broker: &Broker) -> fmt::Result {
+    let lags = broker.group_lags.latest();
+    let now = clock::now();
+    let of = |lag: &PartitionLag| GroupLabels {
+        group: lag.committed.group_id.clone(),
+        topic: lag.committed.topic.clone(),
+        partition: lag.committed.partition.value(),
+    };
+    out.family("vltava_group_committed_offset", "Where a group goes on", &lags.partitions, |lag| {
+        (of(lag), lag.committed.offset.value())
+    })?;
+    out.family("vltava_group_lag_records", "Records that a group has yet to consume", &lags.partitions, |lag| {
+        (of(lag), lag.records())
+    })?;
+    let seconds: Vec<_> = lags.partitions.iter().filter_map(|lag| Some((of(lag), lag.seconds(now)?))).collect();
+    out.family(
+        "vltava_group_lag_seconds",
+        "How long the oldest record that a group has yet to consume has been waiting",
+        &seconds,
+        Clone::clone,
+    )?;
+    out.gauge(
+        "vltava_group_lag_unknown_partitions",
+        "Committed offsets of groups coordinated here whose lag is not known",
+        lags.unknown as u64,
+    )
 }
 
 /// Summed by topic over the partitions that are led here.
@@ -199,6 +259,20 @@ struct PartitionLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FollowerLabels {
+    topic: String,
+    partition: i32,
+    follower: i32,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct GroupLabels {
+    group: String,
+    topic: String,
+    partition: i32,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DirectoryLabel {
     log_dir: String,
 }
@@ -224,13 +298,16 @@ impl Out<'_, '_> {
         counter.encode(self.0.encode_descriptor(name, help, None, counter.metric_type())?)
     }
 
-    fn family<T, L: EncodeLabelSet>(
+    fn family<T, L: EncodeLabelSet, N>(
         &mut self,
         name: &str,
         help: &str,
         of: &[T],
-        read: impl Fn(&T) -> (L, i64),
-    ) -> fmt::Result {
+        read: impl Fn(&T) -> (L, N),
+    ) -> fmt::Result
+    where
+        ConstGauge<N>: EncodeMetric,
+    {
         let mut metric = self.0.encode_descriptor(name, help, None, ConstGauge::new(0).metric_type())?;
         for item in of {
             let (labels, value) = read(item);
