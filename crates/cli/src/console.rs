@@ -9,6 +9,8 @@ pub struct Console<'a> {
     pub err: Box<dyn Write + Send + 'a>,
     /// Whether text on `out` may carry colours.
     pub colours: bool,
+    /// Whether `err` is a terminal, on which a line may be drawn again.
+    pub is_interactive: bool,
 }
 
 impl Console<'static> {
@@ -16,7 +18,12 @@ impl Console<'static> {
     #[must_use]
     pub fn of_process() -> Self {
         let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { out: Box::new(io::stdout()), err: Box::new(io::stderr()), colours }
+        Self {
+            out: Box::new(io::stdout()),
+            err: Box::new(io::stderr()),
+            colours,
+            is_interactive: io::stderr().is_terminal(),
+        }
     }
 }
 
@@ -24,7 +31,7 @@ impl<'a> Console<'a> {
     /// Collects everything, without colours.
     #[must_use]
     pub fn into_buffers(out: &'a mut Vec<u8>, err: &'a mut Vec<u8>) -> Self {
-        Self { out: Box::new(out), err: Box::new(err), colours: false }
+        Self { out: Box::new(out), err: Box::new(err), colours: false, is_interactive: false }
     }
 
     /// A line on standard output.

@@ -15,4 +15,5 @@ pub mod install_links;
 pub mod kafka;
 pub mod people;
 mod performance;
+mod progress;
 pub mod properties;

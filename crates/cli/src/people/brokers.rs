@@ -1,24 +1,38 @@
 //! `vltava brokers` and `vltava quorum`: the nodes of the cluster.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::json;
 use vltava_host::clock;
 use vltava_protocol::messages::WireId as _;
 use vltava_protocol::messages::describe_quorum_response::{PartitionData, ReplicaState};
 use vltava_types::Uuid;
 
+use super::drain::{self, DrainArguments};
 use super::report::Report;
 use super::{Common, Outcome, cannot};
 use crate::console::Console;
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BrokersArguments {
     #[command(flatten)]
     common: Common,
+    #[command(subcommand)]
+    command: Option<BrokersCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum BrokersCommand {
+    /// Move all replicas away from brokers that are to go, and wait until that is done. Broken off, it goes on when typed
+    /// again.
+    Drain(DrainArguments),
 }
 
 /// The brokers that are registered, living or not.
 pub async fn brokers(arguments: BrokersArguments, console: &mut Console<'_>) -> Outcome {
+    if let Some(BrokersCommand::Drain(arguments)) = arguments.command {
+        return drain::run(arguments, console).await;
+    }
     let cluster = arguments.common.admin().await?.describe_cluster(true).await.map_err(cannot("list brokers"))?;
     let mut report = Report::new(&["broker", "host", "port", "rack", "state"])
         .with_alarm(|name, value| name == "state" && *value != json!("live"));

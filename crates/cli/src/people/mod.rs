@@ -3,6 +3,7 @@
 mod brokers;
 mod configs;
 mod consume;
+mod drain;
 mod groups;
 mod partitions;
 mod perf;
@@ -49,7 +50,7 @@ pub enum Command {
     Elect(partitions::ElectArguments),
     /// Show the metadata quorum.
     Quorum(brokers::QuorumArguments),
-    /// List the brokers of a cluster.
+    /// List the brokers of a cluster, or empty some that are to go.
     Brokers(brokers::BrokersArguments),
     /// Show the log directories of brokers and what lies in them.
     LogDirs(partitions::LogDirsArguments),
