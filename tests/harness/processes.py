@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,12 +76,15 @@ class Broker:
     """One node: its settings, its directory, and its process while it runs."""
 
     def __init__(self, node_id: int, directory: Path, settings: dict[str, str], port: int | None,
-                 home: "Home" = LOOPBACK):
+                 home: "Home" = LOOPBACK, http_port: int | None = None):
         self.node_id = node_id
         self.home = home
         self.directory = directory
         self.settings = settings
         self.port = port
+        self.http_port = http_port
+        #: None for what a broker chooses by itself.
+        self.log_format: str | None = "human"
         self.process: subprocess.Popen | None = None
 
     @property
@@ -97,7 +102,9 @@ class Broker:
         file = self.directory / "server.properties"
         file.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("KAFKA_")}
-        environment["VLTAVA_LOG_FORMAT"] = "human"
+        environment.pop("VLTAVA_LOG_FORMAT", None)
+        if self.log_format is not None:
+            environment["VLTAVA_LOG_FORMAT"] = self.log_format
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.home.enter, binary(), "serve", file, "--parent", str(os.getpid())],
@@ -144,6 +151,16 @@ class Broker:
         assert not self.runs()
         shutil.rmtree(self.data)
 
+    def get(self, path: str, timeout: float = 2.0) -> tuple[int, str]:
+        """Status and body of a path of the node's HTTP listener; status 0 if nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://{self.home.host}:{self.http_port}{path}", timeout=timeout) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
     def resident_bytes(self) -> int:
         """The memory that the process holds."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
@@ -159,10 +176,11 @@ class Cluster:
     """Brokers that vote and serve, or brokers beside one node that only votes."""
 
     def __init__(self, directory: Path, brokers: int = 3, separate_controller: bool = False,
-                 racks: list[str] | None = None, homes: list[Home] | None = None, **overrides: str):
+                 racks: list[str] | None = None, homes: list[Home] | None = None, log_format: str | None = "human",
+                 **overrides: str):
         self.directory = directory
-        client_ports = free_ports(2 * brokers + 1)
-        peer_ports = client_ports[brokers:]
+        ports = free_ports(3 * brokers + 1)
+        client_ports, http_ports, peer_ports = ports[:brokers], ports[brokers:2 * brokers], ports[2 * brokers:]
         homes = homes or [LOOPBACK] * brokers
         self.brokers = []
         self.controllers = []
@@ -192,9 +210,10 @@ class Cluster:
                 "listeners": listeners,
                 "inter.broker.listener.name": "PLAINTEXT",
                 "log.dirs": str(home / "data"),
+                "vltava.http.listener": f"{homes[index].host}:{http_ports[index]}",
                 **({"broker.rack": racks[index]} if racks else {}),
                 **common,
-            }, client_ports[index], homes[index]))
+            }, client_ports[index], homes[index], http_ports[index]))
         if separate_controller:
             home = directory / "controller-100"
             self.controllers.append(Broker(100, home, {
@@ -202,8 +221,12 @@ class Cluster:
                 "process.roles": "controller",
                 "listeners": f"CONTROLLER://127.0.0.1:{peer_ports[-1]}",
                 "log.dirs": str(home / "data"),
+                "vltava.http.listener": "",
                 **common,
             }, None))
+
+        for node in self.nodes:
+            node.log_format = log_format
 
     @property
     def nodes(self) -> list[Broker]:

@@ -144,9 +144,9 @@ def api_versions(connection: Connection) -> dict[int, tuple[int, int]]:
             reader.array(lambda: (reader.int16(), reader.int16(), reader.int16()))}
 
 
-def metadata(connection: Connection, topics: list[str]) -> dict:
-    """Live brokers, and the partitions of the topics named. Creates none: version 4 says so."""
-    body = struct.pack(">i", len(topics)) + b"".join(map(string, topics)) + b"\0"
+def metadata(connection: Connection, topics: list[str], create: bool = False) -> dict:
+    """Live brokers, and the partitions of the topics named, which are not created unless version 4 is told to."""
+    body = struct.pack(">i", len(topics)) + b"".join(map(string, topics)) + bytes([create])
     reader = connection.call(METADATA, 4, body)
     reader.int32()
     brokers = reader.array(lambda: (reader.int32(), reader.string(), reader.int32(), reader.string()))
