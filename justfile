@@ -32,7 +32,7 @@ smoke:
 image:
     cargo xtask image
 
-# Run the compose files in containers.
+# Run the compose files in containers. Needs a Docker engine.
 containers:
     cargo xtask containers
 
@@ -43,6 +43,14 @@ bench *arguments:
 # Steady load on three brokers for half an hour: nothing may grow.
 soak *arguments:
     cargo xtask soak {{arguments}}
+
+# Install a Docker engine (Debian), run it for as long as the compose files are tested, and end it.
+containers-here:
+    deploy/image/with-docker cargo xtask containers
+
+# Measure start, memory and size beside Apache Kafka's, on this machine in the same run.
+beside-kafka *arguments:
+    cargo xtask beside-kafka {{arguments}}
 
 # Run three brokers on this machine until Ctrl-C.
 cluster *arguments:

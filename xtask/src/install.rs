@@ -18,9 +18,14 @@ pub const OLD_KAFKA_PYTHON: &[&str] = &[
     "python-snappy==0.7.3",
     "six==1.17.0",
 ];
-pub const NEWEST_CONFLUENT: &[&str] = &["pytest==9.2.0", "confluent-kafka==2.16.1"];
+pub const NEWEST_CONFLUENT: &[&str] = &["pytest==9.2.0", "confluent-kafka==2.16.1", "PyYAML==6.0.3"];
+/// Everything that the suite in `tests/deploy` needs from PyPI; the schemas of Kubernetes are in kubernetes-validate.
+pub const DEPLOYMENT: &[&str] =
+    &["pytest==9.2.0", "confluent-kafka==2.16.1", "PyYAML==6.0.3", "kubernetes-validate==1.34.1"];
 pub const OLD_CONFLUENT: &[&str] = &["pytest==9.2.0", "confluent-kafka==2.6.1"];
 pub const AIOKAFKA: &[&str] = &["pytest==9.2.0", "aiokafka==0.14.0", "cramjam==2.14.0"];
+
+const KUSTOMIZE: &str = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1";
 
 /// A virtual environment with these packages; returns its interpreter.
 pub fn python(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
@@ -65,6 +70,17 @@ pub fn kafka_tools() -> anyhow::Result<PathBuf> {
         .context("Maven with a JDK 17 or later is needed (on Debian: apt-get install maven default-jdk-headless)")
     })?;
     Ok(class_path)
+}
+
+/// kustomize, which kubectl has built in; returns the program.
+pub fn kustomize() -> anyhow::Result<PathBuf> {
+    let directory = target().join("clients/kustomize");
+    std::fs::create_dir_all(&directory)?;
+    once(&directory, KUSTOMIZE, || {
+        run(Command::new("go").args(["install", KUSTOMIZE]).env("GOBIN", &directory))
+            .context("Go is needed (on Debian: apt-get install golang-go)")
+    })?;
+    Ok(directory.join("kustomize"))
 }
 
 /// Runs `install` unless it succeeded before for the same contents.

@@ -73,6 +73,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure start, memory and size beside Apache Kafka's, on this machine in the same run.
+    BesideKafka {
+        /// Passed on to the script: --rounds 5, --directory DIR.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Start the README's cluster, produce and consume as its quick start does, and stop it; then run the failover demo.
     Smoke,
 }
@@ -90,6 +96,7 @@ fn main() -> ExitCode {
         Task::Image => image::build(),
         Task::Containers => containers(),
         Task::Soak { arguments } => soak(&arguments),
+        Task::BesideKafka { arguments } => beside_kafka(&arguments),
         Task::Smoke => smoke(),
     };
     match outcome {
@@ -173,6 +180,15 @@ fn containers() -> anyhow::Result<()> {
     run(Command::new(python)
         .args(["-m", "pytest"])
         .current_dir(root().join("tests/containers"))
+        .env("PYTHONDONTWRITEBYTECODE", "1"))
+}
+
+fn beside_kafka(arguments: &[String]) -> anyhow::Result<()> {
+    run(Command::new("python3")
+        .arg(root().join("tests/performance/beside_kafka.py"))
+        .arg(cluster::build_release()?)
+        .arg(install::kafka_tools()?)
+        .args(arguments)
         .env("PYTHONDONTWRITEBYTECODE", "1"))
 }
 

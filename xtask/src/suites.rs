@@ -21,6 +21,8 @@ pub enum Suite {
     Fuzz,
     /// The command line tools, beside Kafka's own on the same cluster.
     Cli,
+    /// The Kubernetes manifests and the monitoring of the compose file.
+    Deploy,
     KafkaPython,
     #[value(name = "kafka-python-2.0.2")]
     KafkaPython2,
@@ -47,6 +49,7 @@ impl Suite {
         Self::Java,
         Self::FranzGo,
         Self::Cli,
+        Self::Deploy,
         Self::Cluster,
         Self::Chaos,
     ];
@@ -59,6 +62,7 @@ impl Suite {
             Self::Chaos => "Chaos with a checked history",
             Self::Fuzz => "Inputs of the fuzzers",
             Self::Cli => "Command line beside Kafka's tools 4.3.1",
+            Self::Deploy => "Deployment: manifests and monitoring",
             Self::KafkaPython => "kafka-python 3.0.12",
             Self::KafkaPython2 => "kafka-python 2.0.2",
             Self::Confluent => "confluent-kafka 2.16.1",
@@ -91,6 +95,12 @@ impl Suite {
                 let mut tests = pytest(python, "tests/cli", &[]);
                 tests.arg("--basetemp").arg(target().join("cli-tests"));
                 with_cluster(tests.env("TOOLS_CLASS_PATH", class_path).env("VLTAVA_BINARY", build_release()?))
+            }
+            Self::Deploy => {
+                let python = install::python("deployment", install::DEPLOYMENT)?;
+                let mut tests = pytest(python, "tests/deploy", &[]);
+                tests.arg("--basetemp").arg(target().join("deploy-tests"));
+                run(tests.env("KUSTOMIZE", install::kustomize()?).env("VLTAVA_BINARY", build_release()?))
             }
             Self::KafkaPython => python("kafka-python", install::NEWEST_KAFKA_PYTHON, "test_kafka_python.py"),
             Self::KafkaPython2 => python("kafka-python-2.0.2", install::OLD_KAFKA_PYTHON, "test_kafka_python.py"),
