@@ -30,7 +30,7 @@ numbers = itertools.count()
 def command(side: str, tool: str) -> list[str]:
     if side == OURS:
         return [str(binary()), tool]
-    classpath = Path(os.environ["KAFKA_TOOLS_CLASSPATH"]).read_text().strip()
+    classpath = Path(os.environ["TOOLS_CLASS_PATH"]).read_text().strip()
     return ["java", "-XX:TieredStopAtLevel=1", "-cp", classpath, CLASSES[tool]]
 
 
@@ -121,7 +121,7 @@ def test_older_spellings_are_understood_with_a_warning(run, topic):
     options = "--property print.partition=true --consumer-property fetch.min.bytes=1 --timeout-ms 60000 --max-messages 1"
     line = f"kafka-console-consumer --topic {topic} --from-beginning {options}"
     assert run(OURS, line).stdout == run(KAFKA, line).stdout
-    line = f"kafka-console-producer --topic {topic} --property parse.key=false --producer-property acks=1"
+    line = f"kafka-console-producer --topic {topic} --property parse.key=false --producer-property acks=1 --max-partition-memory-bytes 9999"
     assert run(OURS, line, "two\n").stdout == run(KAFKA, line, "two\n").stdout
 
 
@@ -143,7 +143,9 @@ def test_two_members_of_both_kinds_share_the_partitions(run, bootstrap, topic):
         members[side] = subprocess.Popen(
             [*command(side, "kafka-console-consumer"), "--topic", topic, "--group", group, "--bootstrap-server", bootstrap,
              "--command-property", "auto.offset.reset=earliest", "--formatter-property", "print.partition=true"],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            # A shell that runs tests in the background ignores it, and Java inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         def both_are_members():
             described = subprocess.run([binary(), "kafka-consumer-groups", "--bootstrap-server", bootstrap, "--describe",
@@ -158,7 +160,11 @@ def test_two_members_of_both_kinds_share_the_partitions(run, bootstrap, topic):
     finally:
         for member in members.values():
             member.send_signal(signal.SIGINT)
-    seen = {side: member.communicate(timeout=30)[0].splitlines() for side, member in members.items()}
+    try:
+        seen = {side: member.communicate(timeout=60)[0].splitlines() for side, member in members.items()}
+    finally:
+        for member in members.values():
+            member.kill()
     partitions = {side: {line.split("\t")[0] for line in lines} for side, lines in seen.items()}
     assert partitions[KAFKA] & partitions[OURS] == set()
     values = sorted(int(line.split("\t")[1]) for lines in seen.values() for line in lines)

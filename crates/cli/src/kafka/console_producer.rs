@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use vltava_client::{ProduceError, Producer, ProducerConfig, ProducerRecord, Settings};
 
 use super::Failure;
-use super::client_settings::{deprecated, pairs, read, warn_of_unused};
+use super::client_settings::{pairs, read, warn_of_unused};
 use super::line_reader::LineReader;
 use super::options::{OptionSpec, Options, flag, maybe_value, value};
 use crate::console::Console;
@@ -57,6 +57,15 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("max-block-ms", "max.block.ms", "60000"),
 ];
 
+/// The older of two spellings, the newer one, and the release that ends the older one, in the order of Kafka's warnings,
+/// whose words differ from those of the other tools.
+const OLDER_SPELLINGS: &[(&str, &str, &str)] = &[
+    ("producer-property", "command-property", "a future version"),
+    ("producer.config", "command-config", "a future version"),
+    ("property", "reader-property", "a future version"),
+    ("max-partition-memory-bytes", "batch-size", "Apache Kafka 5.0"),
+];
+
 pub async fn run(arguments: &[String], console: &mut Console<'_>) -> Result<u8, Failure> {
     let options = Options::parse(OPTIONS, arguments)?;
     let purpose = "This tool helps to read data from standard input and publish it to Kafka.";
@@ -64,9 +73,14 @@ pub async fn run(arguments: &[String], console: &mut Console<'_>) -> Result<u8, 
         return Ok(code);
     }
     options.require(&["topic", "bootstrap-server"])?;
-    deprecated(&options, console, "property", "reader-property")?;
-    deprecated(&options, console, "producer-property", "command-property")?;
-    deprecated(&options, console, "producer.config", "command-config")?;
+    options.conflict("property", &["reader-property"])?;
+    options.conflict("producer-property", &["command-property"])?;
+    options.conflict("producer.config", &["command-config"])?;
+    for (old, new, goes_with) in OLDER_SPELLINGS.iter().filter(|(old, _, _)| options.has(old)) {
+        console.line(format_args!(
+            "Warning: --{old} is deprecated and will be removed in {goes_with}. Use --{new} instead."
+        ))?;
+    }
     let reader = reader(&options)?;
     let mut settings = settings(&options)?;
     let message = |error: vltava_client::SettingError| Failure::Message(error.to_string());
