@@ -52,7 +52,7 @@ def test_records_cross_between_host_and_containers(compose):
         given="from inside\n",
     )
     assert list(read_all(BOOTSTRAP, "back", 1).values()) == [b"from inside"]
-    described = cluster.exec("broker-1", f"{TOOLS}/kafka-topics.sh", "--bootstrap-server", INSIDE, "--list")
+    described = cluster.exec("broker-1", f"{TOOLS}/kafka-topics.sh", "--bootstrap-server", INSIDE, "--list", "--exclude-internal")
     assert described.split() == ["back", "crossing"]
 
 
