@@ -152,6 +152,7 @@ def measure(program: Program) -> dict[str, float]:
     seen = {"format": time.monotonic() - began}
     try:
         seen["first"] = program.start()
+        seen["first_processor"] = program.processor_seconds()
         with wire.Connection(program.port) as connection:
             for _ in range(10):
                 assert produce(connection, 100)
@@ -240,6 +241,7 @@ def main() -> None:
     print("| | Vltava | Apache Kafka 4.3.1 |\n|---|---|---|")
     print(row("formatting the storage", lambda name: median("format", "{:.1f} s")(name) if name == Kafka.name else "not needed"))
     print(row("first start to the first acknowledged record", median("first", "{:.2f} s")))
+    print(row("processor time until then, which a busy machine does not change", median("first_processor", "{:.2f} s")))
     print(row("start again on the same data to the first acknowledged record", median("again", "{:.2f} s")))
     print(row("resident memory at rest", median("resident", "{:.0f} MB", 1e-6)))
     print(row("processor at rest", median("processor", "{:.2f} % of a core", 100)))
