@@ -63,7 +63,7 @@ impl EpochCheckpoint {
 
     /// Durable on return, unless something newer is there.
     pub fn write(&self, epochs: &EpochsVersion) -> Result<(), StorageError> {
-        self.write_with(epochs, |path, contents| fs::write_atomically(path, contents))
+        self.write_with(epochs, fs::write_atomically)
     }
 
     /// Durable when the file system is. A crash before that may leave a file that counts as missing.
