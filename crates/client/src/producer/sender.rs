@@ -138,6 +138,7 @@ impl Sender {
             self.metadata.is_wanted = true;
         }
         self.metadata.is_wanted |= needs_metadata || has_unknown_topics || is_stale;
+        let stale_at = self.metadata_at.map(|at| at + shared.config.metadata_max_age);
         self.identity.is_wanted |= needs_identity;
         self.run_errands();
         let events = [
@@ -145,7 +146,8 @@ impl Sender {
             self.metadata.next_event(),
             self.identity.next_event(),
             self.doubt_at(),
-            self.metadata_at.map(|at| at + shared.config.metadata_max_age),
+            // Once it has passed, what matters is when the question may be asked again.
+            stale_at.filter(|_| !is_stale),
         ];
         events.into_iter().flatten().min()
     }
