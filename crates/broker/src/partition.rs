@@ -7,6 +7,8 @@
 mod cleaning;
 mod damage;
 mod follower;
+#[cfg(vltava_sim)]
+mod inspection;
 mod leader;
 mod read;
 mod relocation;
@@ -27,7 +29,7 @@ use vltava_replication::{
     NotEnoughReplicas, PartitionAssignment, SequenceError,
 };
 use vltava_storage::{FileRegion, Flush, Flushable, Log, PartitionName, RecoveryCheckpoint, StorageError};
-use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, TimestampMs, TopicPartition};
+use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, TimestampMs, TopicPartition, mutation};
 
 use crate::dirty_set::DirtySet;
 use crate::disk::Disk;
@@ -37,6 +39,8 @@ use crate::partition_config::PartitionConfig;
 pub(crate) use cleaning::AfterFailure;
 pub use damage::{Damage, on_damage};
 pub use follower::LeaderNewsError;
+#[cfg(vltava_sim)]
+pub use inspection::Inspection;
 pub use leader::{FollowerRead, NotLeading};
 pub(crate) use relocation::{COPY_BYTES, RelocationError};
 
@@ -238,7 +242,8 @@ impl Surroundings {
     /// Whether no other broker can have been elected in our place (trap 15).
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        !self.is_fenced.load(Ordering::Acquire) && self.lease_remaining() > Duration::ZERO
+        mutation::is_off("trap-15")
+            || !self.is_fenced.load(Ordering::Acquire) && self.lease_remaining() > Duration::ZERO
     }
 
     /// How long the session with the controller lasts if it is not extended.
@@ -527,6 +532,9 @@ impl Partition {
                 // From here on records carry this epoch, and everything older ends here (trap 1). What earlier leaders
                 // committed may reach beyond our high watermark, which stays as it is (trap 5).
                 log.begin_leader_epoch(leader_epoch);
+                if mutation::is_off("trap-20") {
+                    *log.producers_mut() = vltava_replication::ProducerStates::default();
+                }
                 let node_id = self.surroundings.node_id;
                 let leader = LeaderState::new(node_id, assignment, brokers, offsets, replication, now_ms);
                 tracing::info!(
@@ -559,6 +567,11 @@ impl Partition {
         let offsets = state.role.offsets();
         let follower = FollowerState::new(self.surroundings.node_id, leader, leader_epoch, offsets);
         self.change_role(&mut state, Role::Follower(follower));
+        if mutation::is_off("trap-1") {
+            let cut = vltava_replication::FollowerAction::TruncateTo(offsets.high_watermark);
+            // Only the simulator gets here.
+            let _ = self.execute(&mut state, cut);
+        }
     }
 
     /// Brokers that host replicas were registered, fenced or unfenced.

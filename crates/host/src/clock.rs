@@ -11,5 +11,8 @@ pub fn now() -> TimestampMs {
         .expect("the wall clock is set to a time after 1970");
     #[cfg(vltava_sim)]
     let since_epoch = turmoil::since_epoch().expect("the clock is read on a simulated host");
-    TimestampMs(i64::try_from(since_epoch.as_millis()).expect("the wall clock is set to a time before year 292278994"))
+    let now = i64::try_from(since_epoch.as_millis()).expect("the wall clock is set to a time before year 292278994");
+    #[cfg(vltava_sim)]
+    let now = now + crate::machine::clock_offset_ms();
+    TimestampMs(now)
 }

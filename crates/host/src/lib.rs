@@ -13,6 +13,8 @@ pub mod clock;
 #[cfg(vltava_sim)]
 pub mod disk;
 pub mod fs;
+#[cfg(vltava_sim)]
+pub mod machine;
 pub mod net;
 pub mod random;
 pub mod task;

@@ -15,6 +15,8 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    #[cfg(vltava_sim)]
+    let task = crate::machine::Pausable::new(task);
     tokio::spawn(task)
 }
 
@@ -37,7 +39,7 @@ where
     #[cfg(vltava_sim)]
     {
         if turmoil::in_simulation() {
-            let delay_ms = crate::random::u64() % MAX_DISK_DELAY_MS;
+            let delay_ms = crate::random::u64() % (MAX_DISK_DELAY_MS + crate::machine::disk_delay_ms());
             tokio::time::sleep(std::time::Duration::from_millis(delay_ms)).await;
         }
         work()
@@ -95,7 +97,7 @@ where
     #[cfg(vltava_sim)]
     {
         let _ = (name, threads);
-        Ok(Isolated { task: tokio::spawn(task) })
+        Ok(Isolated { task: spawn(task) })
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::time::{Duration, Instant};
 use vltava_host::{clock, fs, task};
 use vltava_protocol::batch::{self, BatchBuilder};
 use vltava_storage::{Log, LogConfig, LogOptions, ReadLimits, StorageError};
-use vltava_types::{LeaderEpoch, Offset, TopicId, Uuid};
+use vltava_types::{LeaderEpoch, Offset, TopicId, Uuid, mutation};
 
 use crate::encoding::{decode_payload, encode_payload};
 use crate::reserve::Reserve;
@@ -407,7 +407,10 @@ impl Disk {
         if self.unflushed.is_empty() {
             return;
         }
-        let result = self.attempt(|disk| disk.log.flush().map_err(io_error));
+        let result = self.attempt(|disk| match mutation::is_off("trap-13") {
+            true => Ok(()),
+            false => disk.log.flush().map_err(io_error),
+        });
         for flushed in std::mem::take(&mut self.unflushed) {
             flushed.io_completed(match &result {
                 Ok(()) => Ok(()),

@@ -1,6 +1,6 @@
 //! A follower's view of one partition: whom it follows and how far it has come.
 
-use vltava_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
+use vltava_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, mutation};
 
 use crate::epoch_cache::{EpochCache, EpochEndOffset};
 use crate::leader::{FollowerSubscription, LogOffsets};
@@ -168,7 +168,7 @@ impl FollowerState {
         }
         // Retention here may have been quicker, and a start must never go back (trap 19).
         let log_start_offset = leader_log_start_offset.min(self.offsets.high_watermark);
-        if self.offsets.log_start_offset < log_start_offset {
+        if self.offsets.log_start_offset < log_start_offset && !mutation::is_off("trap-19") {
             self.offsets.log_start_offset = log_start_offset;
             actions.push(FollowerAction::AdvanceLogStart(log_start_offset));
         }
@@ -216,7 +216,7 @@ impl FollowerState {
     }
 
     fn check_epoch(&self, found: LeaderEpoch) -> Result<(), LeaderMessageError> {
-        if found == self.leader_epoch {
+        if found == self.leader_epoch || mutation::is_off("trap-3") {
             return Ok(());
         }
         Err(LeaderMessageError::OtherEpoch { current: self.leader_epoch, found })

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vltava_types::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch};
+use vltava_types::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch, mutation};
 
 use crate::cut_off::CutOff;
 use crate::epoch_cache::{EpochCache, EpochEndOffset};
@@ -21,8 +21,9 @@ pub enum Durability {
 impl Durability {
     /// The offset up to which a replica with these offsets holds records in the sense of this mode.
     #[must_use]
-    pub const fn acknowledged(self, log_end_offset: Offset, durable_offset: Offset) -> Offset {
+    pub fn acknowledged(self, log_end_offset: Offset, durable_offset: Offset) -> Offset {
         match self {
+            Self::Flush if mutation::is_off("flush") => log_end_offset,
             Self::Flush => durable_offset,
             Self::PageCache => log_end_offset,
         }
@@ -329,7 +330,7 @@ impl LeaderState {
     /// The high watermark as the partition's latest offset, once nothing that earlier leaders committed can lie above
     /// it: a client must never see it go back (trap 5).
     pub fn latest_offset(&self) -> Result<Offset, OffsetNotAvailable> {
-        if self.offsets.high_watermark < self.leader_epoch_start_offset {
+        if self.offsets.high_watermark < self.leader_epoch_start_offset && !mutation::is_off("trap-5") {
             return Err(OffsetNotAvailable);
         }
         Ok(self.offsets.high_watermark)
@@ -636,7 +637,7 @@ impl LeaderState {
 
     /// Never moves back: a consumer may have read up to the old high watermark.
     fn advance_high_watermark(&mut self, now_ms: i64) -> Vec<LeaderAction> {
-        if self.check_min_in_sync_replicas().is_err() {
+        if self.check_min_in_sync_replicas().is_err() && !mutation::is_off("trap-6-strict") {
             // Strict: with fewer acknowledgements than promised, a record is not committed (KIP-966).
             return vec![];
         }
@@ -644,11 +645,15 @@ impl LeaderState {
         let mut slowest = durability.acknowledged(self.offsets.log_end_offset, self.offsets.durable_offset);
         for (&id, follower) in &self.followers {
             let is_proposed = || self.proposed.iter().flat_map(IsrProposal::members).any(|member| member == id);
-            let in_maximal_isr = self.isr.contains(&id) || is_proposed();
+            let in_maximal_isr = match &self.proposed {
+                Some(_) if mutation::is_off("trap-6") => self.isr.contains(&id),
+                Some(_) if mutation::is_off("trap-7") => is_proposed(),
+                _ => self.isr.contains(&id) || is_proposed(),
+            };
             // Waiting for a replica that is about to join lets it join: it must reach the high watermark for that.
             let about_to_join =
                 || self.is_eligible(id) && follower.is_caught_up(&self.config, self.offsets.log_end_offset, now_ms);
-            if in_maximal_isr || about_to_join() {
+            if in_maximal_isr || about_to_join() && !mutation::is_off("trap-6") {
                 slowest = slowest.min(follower.acknowledged(durability).unwrap_or(self.offsets.high_watermark));
             }
         }
@@ -668,8 +673,9 @@ impl LeaderState {
         }
         let may_join = |(id, follower): (&BrokerId, &FollowerProgress)| {
             let acknowledged = follower.acknowledged(self.config.durability)?;
-            let holds_everything_committed =
-                self.offsets.high_watermark.max(self.leader_epoch_start_offset) <= acknowledged;
+            let holds_everything_committed = self.offsets.high_watermark.max(self.leader_epoch_start_offset)
+                <= acknowledged
+                || mutation::is_off("trap-8");
             let is_alive =
                 speaker == Some(*id) || follower.is_caught_up(&self.config, self.offsets.log_end_offset, now_ms);
             let may_join = holds_everything_committed && is_alive && !self.isr.contains(id) && self.is_eligible(*id);
@@ -758,7 +764,7 @@ pub fn fetch_position(
 ) -> FetchPosition {
     let LogOffsets { log_start_offset, log_end_offset, .. } = offsets;
     let out_of_range = FetchPosition::OutOfRange { log_start_offset, log_end_offset };
-    if last_fetched_epoch != LeaderEpoch::NONE {
+    if last_fetched_epoch != LeaderEpoch::NONE && !mutation::is_off("trap-4") {
         match epochs.end_offset_for(last_fetched_epoch, log_end_offset) {
             None => return out_of_range,
             Some(end) if end.epoch < last_fetched_epoch || end.end_offset < fetch_offset => {

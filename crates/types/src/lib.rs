@@ -4,6 +4,7 @@
 
 mod error_code;
 mod ids;
+pub mod mutation;
 mod numbers;
 
 pub use error_code::ErrorCode;

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant};
 use vltava_coordinator::{Coordinator, Decision, LogRecord, Now, Outcome, Reply, Token};
 use vltava_host::{clock, task};
-use vltava_types::{ErrorCode, LeaderEpoch, Offset};
+use vltava_types::{ErrorCode, LeaderEpoch, Offset, mutation};
 
 use super::log::{CoordinatorLog, LoadError, replay_batches, to_batches};
 
@@ -374,7 +374,7 @@ impl<C: Coordinator, L: CoordinatorLog> Running<C, L> {
         }
         while let Some(entry) = self.uncommitted.first_entry() {
             let (last_offset, _) = *entry.key();
-            if last_offset >= high_watermark {
+            if last_offset >= high_watermark && !mutation::is_off("trap-24") {
                 break;
             }
             let Uncommitted { key, completion } = entry.remove();

@@ -197,7 +197,7 @@ impl Partition {
         Ok(must_flush)
     }
 
-    fn execute(&self, state: &mut State, action: FollowerAction) -> Result<(), LeaderNewsError> {
+    pub(super) fn execute(&self, state: &mut State, action: FollowerAction) -> Result<(), LeaderNewsError> {
         let log = state.log.as_mut().ok_or(ReplicaOffline)?;
         let Role::Follower(follower) = &mut state.role else { return Err(LeaderNewsError::NotFollowing) };
         let outcome = match action {

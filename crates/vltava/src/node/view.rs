@@ -40,6 +40,27 @@ pub enum Unready {
 }
 
 impl NodeView {
+    /// For the simulator, which looks into its brokers.
+    #[cfg(vltava_sim)]
+    #[must_use]
+    pub fn broker(&self) -> Option<&Arc<Broker>> {
+        self.broker.as_ref().map(|running| &running.broker)
+    }
+
+    /// The newest image, for the simulator.
+    #[cfg(vltava_sim)]
+    #[must_use]
+    pub fn image(&self) -> Arc<ClusterImage> {
+        self.quorum.images().borrow().clone()
+    }
+
+    /// The controller as this node knows it, for the simulator.
+    #[cfg(vltava_sim)]
+    #[must_use]
+    pub fn controller(&self) -> Option<BrokerId> {
+        *self.quorum.leader().borrow()
+    }
+
     /// Whether the node serves and all its replicas are in sync: only then may another broker be stopped.
     pub fn readiness(&self) -> Result<(), Unready> {
         match &self.broker {
