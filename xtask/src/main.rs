@@ -34,13 +34,15 @@ enum Task {
     },
     /// Check format and lints. Changes no file.
     Check,
-    /// Run whole clusters in one process on a simulated clock, network and disk.
+    /// Run whole clusters in one process on a simulated clock, network and disk: without options, the simulator's tests.
     Sim {
-        /// Only faults and power losses at random moments, from so many seeds.
+        #[command(flatten)]
+        long_runs: LongRuns,
+        /// Only single faults and power losses at random moments, from so many seeds.
         #[arg(long, conflicts_with = "arguments")]
-        seeds: Option<u64>,
+        scenario_seeds: Option<u64>,
         /// Only logs on a disk that fails, from so many seeds.
-        #[arg(long, conflicts_with_all = ["arguments", "seeds"])]
+        #[arg(long, conflicts_with_all = ["arguments", "scenario_seeds"])]
         storage_seeds: Option<u64>,
         /// Passed on to `cargo test`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -83,11 +85,57 @@ enum Task {
     Smoke,
 }
 
+/// Minutes of a cluster's life under faults, workloads and administration.
+#[derive(clap::Args)]
+struct LongRuns {
+    /// So many long runs, each from a seed of its own.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first of these seeds.
+    #[arg(long)]
+    first: Option<u64>,
+    /// One long run.
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Simulated minutes of each.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Show what happens in the run of `--seed`, and what RUST_LOG asks for.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Where a run fails, spend so many more on finding the shortest plan that does.
+    #[arg(long)]
+    shorten: Option<u64>,
+    /// Switch the rules of replication off, one at a time, and tell after how many seeds it was noticed.
+    #[arg(long)]
+    mutations: bool,
+}
+
+impl LongRuns {
+    const fn are_asked_for(&self) -> bool {
+        self.seeds.is_some() || self.seed.is_some() || self.mutations
+    }
+
+    fn run(&self) -> anyhow::Result<()> {
+        let mut command = sim_cargo();
+        command.args(["run", "--quiet", "--bin", "vltava-sim", "--"]);
+        let numbers =
+            [("--seeds", self.seeds), ("--first", self.first), ("--seed", self.seed), ("--shorten", self.shorten)];
+        for (name, number) in numbers {
+            command.args(number.map(|number| format!("{name}={number}")));
+        }
+        command.args(self.minutes.map(|minutes| format!("--minutes={minutes}")));
+        command.args(self.trace.then_some("--trace")).args(self.mutations.then_some("--mutations"));
+        run(&mut command)
+    }
+}
+
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test { suites } => test(&suites),
         Task::Check => check(),
-        Task::Sim { seeds: Some(seeds), .. } => sim_seeds(seeds),
+        Task::Sim { long_runs, .. } if long_runs.are_asked_for() => long_runs.run(),
+        Task::Sim { scenario_seeds: Some(seeds), .. } => scenario_seeds(seeds),
         Task::Sim { storage_seeds: Some(seeds), .. } => storage_seeds(seeds),
         Task::Sim { arguments, .. } => sim(&arguments),
         Task::Chaos { arguments } => chaos::chaos(&arguments),
@@ -147,7 +195,7 @@ fn sim(arguments: &[String]) -> anyhow::Result<()> {
     run(sim_cargo().arg("test").args(arguments))
 }
 
-fn sim_seeds(count: u64) -> anyhow::Result<()> {
+fn scenario_seeds(count: u64) -> anyhow::Result<()> {
     let test =
         ["--test", "three_brokers", "--", "--nocapture", "any_fault_at_any_moment", "several_brokers_lose_power"];
     run(sim_cargo().env("VLTAVA_SEEDS", format!("0..{count}")).arg("test").args(test))

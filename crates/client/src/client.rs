@@ -339,7 +339,7 @@ impl Client {
     }
 
     /// Where any broker will do, the next request goes to another one.
-    pub(crate) fn ask_another(&mut self) {
+    pub fn ask_another(&mut self) {
         self.first_asked += 1;
     }
 

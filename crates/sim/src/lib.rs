@@ -10,12 +10,15 @@ compile_error!(
 
 mod cluster;
 mod history;
+pub mod long_run;
+mod network;
 mod scenario;
 mod trace;
 mod workload;
 
-pub use cluster::{Cluster, ClusterOptions, Meanwhile};
+pub use cluster::{Cluster, ClusterOptions, Ending, Meanwhile};
 pub use history::{Acknowledged, History, Violation};
+pub use network::{NetworkState, ordered};
 pub use scenario::{Fault, Outcome, Scenario, Victim};
 pub use trace::{Trace, show_events};
 pub use workload::{Producer, acts_as_leader, find_controller, find_leader, read_to_end, tail, wait_until_in_sync};
