@@ -33,6 +33,7 @@ impl Disk {
         }
         if error.is_io() && !self.has_failed.swap(true, Ordering::AcqRel) {
             tracing::error!(log_dir = %self.log_dir.path().display(), %error, "log directory failed");
+            self.log_dir.mark_failed();
             self.failure.notify_one();
         }
     }

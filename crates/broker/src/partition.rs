@@ -28,7 +28,9 @@ use vltava_replication::{
     BrokerStatus, CutOff, EpochEndOffset, FencingError, FollowerState, LeaderAction, LeaderState, LogOffsets,
     NotEnoughReplicas, PartitionAssignment, SequenceError,
 };
-use vltava_storage::{FileRegion, Flush, Flushable, Log, PartitionName, RecoveryCheckpoint, StorageError};
+use vltava_storage::{
+    FileRegion, Flush, Flushable, Log, LogCheckpoint, PartitionName, RecoveryCheckpoint, StorageError,
+};
 use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, TimestampMs, TopicPartition, mutation};
 
 use crate::dirty_set::DirtySet;
@@ -661,20 +663,32 @@ impl Partition {
     }
 
     /// The log start, if the checkpoint file has another one.
-    pub(crate) fn log_start_to_checkpoint(&self) -> Option<Offset> {
+    pub(crate) fn log_start_to_checkpoint(&self) -> Option<LogCheckpoint> {
         let state = self.state.lock();
         let log_start_offset = state.role.offsets().log_start_offset;
-        (state.log.is_some() && state.checkpointed_log_start != log_start_offset).then_some(log_start_offset)
+        let log = state.log.as_ref().filter(|_| state.checkpointed_log_start != log_start_offset)?;
+        Some(log.checkpoint_at(log_start_offset))
     }
 
-    /// The checkpoint file has this log start, durably.
-    pub(crate) fn on_log_start_checkpointed(&self, log_start_offset: Offset) {
+    /// The checkpoint file has this log start, durably, unless the log was truncated meanwhile.
+    pub(crate) fn on_log_start_checkpointed(&self, checkpoint: &LogCheckpoint) {
         let mut state = self.state.lock();
-        state.checkpointed_log_start = log_start_offset;
+        if checkpoint.is_void() {
+            return;
+        }
+        state.checkpointed_log_start = checkpoint.offset;
         if let Some(upstream) = &state.upstream {
             upstream.mark();
         }
         self.wake_waiters(&state);
+    }
+
+    /// The offsets that every checkpoint of the log has, whether they are news or not: its high watermark and its start.
+    pub(crate) fn offsets_to_checkpoint(&self) -> Option<(LogCheckpoint, LogCheckpoint)> {
+        let state = self.state.lock();
+        let offsets = state.role.offsets();
+        let log = state.log.as_ref()?;
+        Some((log.checkpoint_at(offsets.high_watermark), log.checkpoint_at(offsets.log_start_offset)))
     }
 
     /// The recovery point, ready to be checkpointed, if it was not checkpointed yet.

@@ -415,8 +415,15 @@ async fn load_all(
     };
     let mut epochs = BTreeSet::new();
     let mut last_error = None;
-    for log_dir in logs.online() {
-        match load_one(config, controller, &log_dir).await {
+    let load = |log_dir: Arc<LogDir>| {
+        let (config, controller) = (Arc::clone(config), Arc::clone(controller));
+        let of_directory = Arc::clone(&log_dir);
+        (log_dir, task::spawn(async move { load_one(&config, &controller, &of_directory).await }))
+    };
+    // All directories at once, and taken in in their order.
+    let loads: Vec<_> = logs.online().into_iter().map(load).collect();
+    for (log_dir, load) in loads {
+        match joined(load).await {
             Ok((epoch, found, failures)) => {
                 epochs.insert(epoch);
                 for log in &found {
@@ -440,6 +447,7 @@ async fn load_all(
             Err(error) => {
                 tracing::error!(log_dir = %log_dir.path().display(), %error, "log directory failed");
                 epochs.insert(BrokerEpoch::NONE);
+                log_dir.mark_failed();
                 logs.take_offline(&log_dir);
                 loaded.offline.insert(log_dir.directory_id());
                 last_error = Some(error);
@@ -464,6 +472,17 @@ async fn load_all(
         partitions = loaded.found.len(), previous_broker_epoch = %loaded.previous_broker_epoch, "logs are open"
     );
     Ok(loaded)
+}
+
+/// What a task has returned. It is not cancelled, unless the whole runtime is.
+async fn joined<T>(task: JoinHandle<T>) -> T {
+    match task.await {
+        Ok(outcome) => outcome,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => std::future::pending().await,
+        },
+    }
 }
 
 /// A log that was being moved when the last run ended may be there twice.

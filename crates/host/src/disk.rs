@@ -6,7 +6,8 @@
 //! - A name is on the platter after its directory was synced. Until then a crash loses any subset of the directory's
 //!   changes: a file may have its new name without its contents, a later removal may outlast an earlier one. Only a rename
 //!   is atomic by itself. Syncing a file does not sync its name.
-//! - A failed sync drops the writes that it was to put on the platter, and the next one succeeds (as Linux does).
+//! - A failed sync drops the writes that it was to put on the platter, and the next one succeeds (as Linux does). They are
+//!   seen nevertheless, until somebody has the cache dropped.
 //!
 //! Nothing here is random but by the disk's own seed. A path belongs to the disk that is mounted above it, and every
 //! simulated broker has a mount point of its own. Mounts are per thread, as a simulation is.
@@ -26,7 +27,7 @@ pub use api::{
     read_to_string, remove_dir, remove_dir_all, remove_file, rename, sync_dir, write,
 };
 
-pub(crate) use api::space;
+pub(crate) use api::{drop_from_cache, space, sync_file_system};
 
 use crate::random::Generator;
 
@@ -103,18 +104,9 @@ impl SimDisk {
         !self.lock().has_power
     }
 
-    /// Whether a sync has failed since there was power, so that files may look as they are not on the platter.
-    #[must_use]
-    pub fn has_failed_a_sync(&self) -> bool {
-        self.lock().has_failed_a_sync
-    }
-
     /// The disk works again, without faults. Files that were open before stay dead.
     pub fn restore_power(&self) {
         let mut state = self.lock();
-        if !state.has_power {
-            state.has_failed_a_sync = false;
-        }
         state.has_power = true;
         state.faults = Faults::default();
     }
@@ -155,7 +147,6 @@ struct State {
     unsynced: Vec<EntryChange>,
     capacity: u64,
     has_power: bool,
-    has_failed_a_sync: bool,
     /// Files that were opened in an earlier one are dead.
     boot: u64,
     faults: Faults,
@@ -181,6 +172,29 @@ struct FileNode {
     modified: Duration,
     names: u32,
     handles: u32,
+}
+
+impl Node {
+    fn is_dirty_file(&self) -> bool {
+        matches!(self, Self::File(file) if !file.unsynced.is_empty())
+    }
+}
+
+impl FileNode {
+    fn make_durable(&mut self) {
+        for change in std::mem::take(&mut self.unsynced) {
+            change.apply(&mut self.durable);
+        }
+    }
+
+    /// What is not waiting to be written is read from the platter again. The length stays what it was, and what the
+    /// platter lacks of it reads as zeros.
+    fn drop_cache(&mut self) {
+        let mut contents = self.durable.clone();
+        self.unsynced.iter().for_each(|change| change.apply(&mut contents));
+        contents.resize(self.contents.len(), 0);
+        self.contents = contents;
+    }
 }
 
 #[derive(Debug)]
@@ -228,7 +242,6 @@ impl State {
             unsynced: Vec::new(),
             capacity: 1 << 40,
             has_power: true,
-            has_failed_a_sync: false,
             boot: 0,
             faults: Faults::default(),
             counts: Counts::default(),
@@ -253,7 +266,6 @@ impl State {
                 is_due(&mut self.faults.sync_fails_at) || self.faults.syncs_fail
             }
         };
-        self.has_failed_a_sync |= fails && kind == Kind::Sync;
         if fails { Err(io_error("the disk failed")) } else { Ok(()) }
     }
 
@@ -362,10 +374,28 @@ impl State {
         }
         self.end_change()?;
         if !self.faults.syncs_lie {
-            let file = self.file_mut(node)?;
-            for change in std::mem::take(&mut file.unsynced) {
-                change.apply(&mut file.durable);
+            self.file_mut(node)?.make_durable();
+        }
+        Ok(())
+    }
+
+    /// Puts everything on the platter. If it fails, that may be any file's fault.
+    fn sync_everything(&mut self) -> io::Result<()> {
+        let files: Vec<NodeId> =
+            self.nodes.iter().filter_map(|(id, node)| node.is_dirty_file().then_some(*id)).collect();
+        if let Err(error) = self.begin_change(Kind::Sync) {
+            if self.has_power {
+                files.into_iter().try_for_each(|file| self.drop_unsynced(file))?;
             }
+            return Err(error);
+        }
+        self.end_change()?;
+        if !self.faults.syncs_lie {
+            for file in files {
+                self.file_mut(file)?.make_durable();
+            }
+            let changes = std::mem::take(&mut self.unsynced);
+            changes.iter().for_each(|change| self.make_durable(change));
         }
         Ok(())
     }

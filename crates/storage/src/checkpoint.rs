@@ -37,6 +37,17 @@ impl OffsetCheckpoint {
         Ok(Self { path, offsets: Mutex::new(offsets) })
     }
 
+    /// The same, but a malformed file is passed over: for what can be done without.
+    pub(crate) fn open_or_begin_anew(path: PathBuf) -> Result<Self, StorageError> {
+        match Self::open(path.clone()) {
+            Err(error @ StorageError::Corrupt { .. }) => {
+                tracing::warn!(%error, "passed over a checkpoint that cannot be read");
+                Ok(Self { path, offsets: Mutex::default() })
+            }
+            outcome => outcome,
+        }
+    }
+
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

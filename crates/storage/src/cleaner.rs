@@ -85,6 +85,7 @@ impl Log {
             producers: self.producers.last_records(),
             truncations: Arc::clone(&self.truncations),
             truncations_seen: self.truncation_count(),
+            presence: self.presence.clone(),
         };
         let seeds = [vltava_host::random::u64(), vltava_host::random::u64()];
         CleaningPass::new(log, range, options, now, seeds)

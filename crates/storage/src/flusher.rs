@@ -23,6 +23,7 @@ use crate::StorageError;
 use crate::epoch_checkpoint::{EpochCheckpoint, EpochsVersion};
 use crate::error::AtPath;
 use crate::lazy_file::LazyFile;
+use crate::presence::Presence;
 
 /// The pause before a checkpoint is written again that there was no room for.
 const ROOM_RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -35,8 +36,7 @@ pub struct Flush {
     pub(crate) up_to: Offset,
     /// The log's truncation count when the flush was taken: if it has changed, the flush proves nothing.
     pub(crate) truncations: u64,
-    /// The log is being deleted, and nobody waits for it.
-    pub(crate) is_gone: Arc<AtomicBool>,
+    pub(crate) presence: Presence,
     pub(crate) files: Vec<Arc<LazyFile>>,
     /// The log's directory, if it has new entries: a new file's contents survive only with its name.
     pub(crate) directory: Option<PathBuf>,
@@ -58,15 +58,10 @@ impl Flush {
 
     /// Blocks until everything is on disk. An error means that the log directory has failed: never try again (trap 27).
     /// The exception is [`StorageError::Full`]: the data are on disk, and a checkpoint has yet to be written.
+    ///
+    /// Does nothing if the log was deleted since: nobody waits for it.
     pub fn run(&self) -> Result<(), StorageError> {
-        match self.write() {
-            Err(StorageError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound && self.is_gone.load(Ordering::Acquire) =>
-            {
-                Ok(())
-            }
-            outcome => outcome,
-        }
+        self.presence.hold(|| self.write()).unwrap_or(Ok(()))
     }
 
     fn write(&self) -> Result<(), StorageError> {

@@ -54,6 +54,11 @@ impl OffsetIndex {
         Ok(Self { file: IndexFile::open(path)?, base_offset })
     }
 
+    /// Opens an existing file that is not to be changed.
+    pub fn for_reading(path: PathBuf, base_offset: i64) -> Result<Self, StorageError> {
+        Ok(Self { file: IndexFile::for_reading(path)?, base_offset })
+    }
+
     pub fn append(&self, entry: OffsetEntry) -> Result<(), StorageError> {
         let mut bytes = [0; 8];
         bytes[..4].copy_from_slice(&relative(entry.offset, self.base_offset).to_be_bytes());
@@ -126,6 +131,11 @@ impl TimeIndex {
         Ok(Self { file: IndexFile::open(path)?, base_offset })
     }
 
+    /// As [`OffsetIndex::for_reading`].
+    pub fn for_reading(path: PathBuf, base_offset: i64) -> Result<Self, StorageError> {
+        Ok(Self { file: IndexFile::for_reading(path)?, base_offset })
+    }
+
     /// Appends an entry unless the last one is as young.
     pub fn append(&self, entry: TimeEntry) -> Result<(), StorageError> {
         if self.last()?.is_some_and(|last| entry.timestamp <= last.timestamp || entry.offset <= last.offset) {
@@ -137,9 +147,13 @@ impl TimeIndex {
         self.file.append(bytes)
     }
 
+    pub fn entry(&self, index: u64) -> Result<TimeEntry, StorageError> {
+        Ok(self.decode(self.file.read(index)?))
+    }
+
     pub fn last(&self) -> Result<Option<TimeEntry>, StorageError> {
         match self.file.len().checked_sub(1) {
-            Some(last) => Ok(Some(self.decode(self.file.read(last)?))),
+            Some(last) => self.entry(last).map(Some),
             None => Ok(None),
         }
     }
@@ -203,6 +217,12 @@ struct IndexFile<const WIDTH: usize> {
 impl<const WIDTH: usize> IndexFile<WIDTH> {
     fn open(path: PathBuf) -> Result<Self, StorageError> {
         let (file, length) = LazyFile::create_or_open(path)?;
+        Ok(Self { file: Arc::new(file), entries: AtomicU64::new(length / WIDTH as u64) })
+    }
+
+    fn for_reading(path: PathBuf) -> Result<Self, StorageError> {
+        let file = LazyFile::for_reading(path)?;
+        let length = file.handle()?.metadata().at(file.path())?.len();
         Ok(Self { file: Arc::new(file), entries: AtomicU64::new(length / WIDTH as u64) })
     }
 

@@ -46,6 +46,14 @@ impl LazyFile {
         Ok(lazy)
     }
 
+    /// An existing file that is not to be changed. It is held open.
+    pub fn for_reading(path: PathBuf) -> Result<Self, StorageError> {
+        let file = fs::OpenOptions::new().read(true).open(&path).at(&path)?;
+        let lazy = Self { path, held: Mutex::new(None), was_used: AtomicBool::new(true) };
+        lazy.hold(&Arc::new(file), true);
+        Ok(lazy)
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vltava_host::fs;
 use vltava_protocol::batch::{BatchHeader, ControlKind, batches, records};
@@ -13,10 +13,11 @@ use vltava_types::{LeaderEpoch, Offset, TimestampMs, TopicId};
 use crate::epoch_checkpoint::{EpochCheckpoint, EpochsVersion};
 use crate::error::AtPath;
 use crate::lazy_file::LazyFile;
+use crate::presence::Presence;
 use crate::segment::{SNAPSHOT_SUFFIX, Segment, SegmentEnd, file_path};
 use crate::{
-    Flush, LogConfig, LogReader, OffsetCheckpoint, PartitionName, SegmentInfo, StorageError, partition_metadata,
-    producer_snapshot,
+    Flush, LoadProgress, LogCheckpoint, LogConfig, LogReader, OffsetCheckpoint, PartitionName, SegmentInfo,
+    StorageError, partition_metadata, producer_snapshot,
 };
 
 /// What the log directory knows about a log that is opened.
@@ -32,6 +33,10 @@ pub struct LogOptions {
     pub clean_shutdown: bool,
     /// What was recovered is made durable by the caller, who opens many logs: see [`Log::begin_flush`].
     pub defer_flush: bool,
+    /// A flush has failed here: what the page cache says may not be on the disk, though it counts as clean (trap 27). It is
+    /// read from the disk again.
+    pub distrusts_cache: bool,
+    pub progress: LoadProgress,
     /// Where the recovery point, the start and the cleaned part are checkpointed, so that a truncation below them can
     /// lower them first.
     pub recovery_points: Option<RecoveryPoints>,
@@ -50,19 +55,9 @@ pub struct RecoveryPoints {
 /// A recovery point on its way into the checkpoint file: see [`crate::LogDir::checkpoint_recovery_points`].
 #[derive(Debug)]
 pub struct RecoveryCheckpoint {
-    pub offset: Offset,
+    pub(crate) checkpoint: LogCheckpoint,
     /// Recovery trusts index entries below the recovery point, so that they are flushed before it is written.
     pub(crate) indexes: [Arc<LazyFile>; 2],
-    /// The log's truncation count, and what it was.
-    truncations: Arc<AtomicU64>,
-    truncations_seen: u64,
-}
-
-impl RecoveryCheckpoint {
-    /// Whether the log was truncated since, so that the offset may claim too much.
-    pub(crate) fn is_void(&self) -> bool {
-        self.truncations.load(Ordering::Acquire) != self.truncations_seen
-    }
 }
 
 /// What an append did.
@@ -110,8 +105,8 @@ pub struct Log {
     pub(crate) snapshots: BTreeSet<Offset>,
     /// Counts truncations. Readers compare it to notice that bytes which they saw are gone.
     pub(crate) truncations: Arc<AtomicU64>,
-    /// Its directory was renamed to be deleted. A flush that is under way may not find it.
-    pub(crate) is_gone: Arc<AtomicBool>,
+    /// Ends when its directory is renamed to be deleted.
+    pub(crate) presence: Presence,
     /// Files that were finished since the last flush: all of a sealed segment's, and snapshots.
     pub(crate) unflushed: Vec<UnflushedFile>,
     /// Counts changes of the directory's entries.
@@ -185,7 +180,7 @@ impl Log {
             producers: ProducerStates::default(),
             snapshots: BTreeSet::new(),
             truncations: Arc::new(AtomicU64::new(0)),
-            is_gone: Arc::default(),
+            presence: Presence::default(),
             unflushed: Vec::new(),
             directory_version: 0,
             directory_flushed: 0,
@@ -332,12 +327,16 @@ impl Log {
         let known = self.recovery_points.as_ref().and_then(|points| points.checkpoint.get(&points.partition));
         let below = |segment: &&Arc<Segment>| segment.base_offset < self.recovery_point;
         (known != Some(self.recovery_point)).then(|| RecoveryCheckpoint {
-            offset: self.recovery_point,
+            checkpoint: self.checkpoint_at(self.recovery_point),
             // It may have been sealed since, and its last index entries with it.
             indexes: self.segments.iter().rfind(below).unwrap_or_else(|| self.active_segment()).indexes(),
-            truncations: Arc::clone(&self.truncations),
-            truncations_seen: self.truncation_count(),
         })
+    }
+
+    /// An offset of this log (its start, a high watermark), to be checkpointed without the log's lock.
+    #[must_use]
+    pub fn checkpoint_at(&self, offset: Offset) -> LogCheckpoint {
+        LogCheckpoint::new(offset, &self.presence, &self.truncations)
     }
 
     /// Lets go of the descriptors of files that were not used since the last call, if everything is on disk. Whoever needs
@@ -369,7 +368,7 @@ impl Log {
         Some(Flush {
             up_to: self.log_end_offset,
             truncations: self.truncation_count(),
-            is_gone: Arc::clone(&self.is_gone),
+            presence: self.presence.clone(),
             files,
             directory: has_new_entries.then(|| self.directory.clone()),
             directory_version: self.directory_version,

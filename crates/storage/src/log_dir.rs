@@ -4,7 +4,6 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use vltava_host::{fs, random, task};
@@ -15,14 +14,21 @@ use crate::log::{LogOptions, RecoveryCheckpoint, RecoveryPoints};
 use crate::relocation::{self, Rival};
 use crate::segment::LOG_SUFFIX;
 use crate::{
-    CleanedUpTo, Flush, Log, LogConfig, MetaProperties, OffsetCheckpoint, PartitionName, RecoveryReport, StorageError,
-    partition_metadata,
+    CleanedUpTo, Flush, LoadProgress, Log, LogCheckpoint, LogConfig, MetaProperties, OffsetCheckpoint, PartitionName,
+    RecoveryReport, StorageError, partition_metadata,
 };
 
 const LOCK_FILE: &str = ".lock";
-const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
-const DELETE_SUFFIX: &str = "-delete";
-const STRAY_SUFFIX: &str = "-stray";
+pub(crate) const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
+/// Stands in a directory that has failed, until everything in it was read from the disk again. It need not be durable: it
+/// tells of what is in the page cache, and lasts as long.
+pub(crate) const FAILED_FILE: &str = "vltava-failed";
+pub(crate) const DELETE_SUFFIX: &str = "-delete";
+pub(crate) const STRAY_SUFFIX: &str = "-stray";
+pub(crate) const RECOVERY_POINT_CHECKPOINT: &str = "recovery-point-offset-checkpoint";
+pub(crate) const HIGH_WATERMARK_CHECKPOINT: &str = "replication-offset-checkpoint";
+pub(crate) const LOG_START_CHECKPOINT: &str = "log-start-offset-checkpoint";
+pub(crate) const CLEANER_CHECKPOINT: &str = "cleaner-offset-checkpoint";
 
 /// A log that was found at start-up.
 pub struct LoadedLog {
@@ -65,6 +71,9 @@ pub struct LogDir {
     high_watermarks: OffsetCheckpoint,
     log_start_offsets: Arc<OffsetCheckpoint>,
     cleaned: Arc<OffsetCheckpoint>,
+    /// A write or flush has failed here, and the machine has not been restarted since.
+    distrusts_cache: bool,
+    progress: LoadProgress,
     /// Partitions that were being moved here when the last run ended.
     interrupted_moves: Mutex<Vec<PartitionName>>,
     /// Directories that were renamed for deletion, and when. Those left from an earlier run are removed at loading.
@@ -74,16 +83,24 @@ pub struct LogDir {
 impl LogDir {
     /// Creates the directory if it is missing, and locks it.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
+        Self::open_observed(path, LoadProgress::default())
+    }
+
+    /// The same, with who counts what [`LogDir::load`] does.
+    pub(crate) fn open_observed(path: &Path, progress: LoadProgress) -> Result<Self, StorageError> {
         fs::create_dir_all_durably(path).at(path)?;
         let lock = Lock::take(path)?;
         let checkpoint = |name: &str| OffsetCheckpoint::open(path.join(name));
         Ok(Self {
             _lock: lock,
             meta_properties: Mutex::new(read_meta_properties(path)?),
-            recovery_points: Arc::new(checkpoint("recovery-point-offset-checkpoint")?),
-            high_watermarks: checkpoint("replication-offset-checkpoint")?,
-            log_start_offsets: Arc::new(checkpoint("log-start-offset-checkpoint")?),
-            cleaned: Arc::new(checkpoint("cleaner-offset-checkpoint")?),
+            recovery_points: Arc::new(checkpoint(RECOVERY_POINT_CHECKPOINT)?),
+            high_watermarks: checkpoint(HIGH_WATERMARK_CHECKPOINT)?,
+            log_start_offsets: Arc::new(checkpoint(LOG_START_CHECKPOINT)?),
+            // Without it, what was compacted before is compacted again.
+            cleaned: Arc::new(OffsetCheckpoint::open_or_begin_anew(path.join(CLEANER_CHECKPOINT))?),
+            distrusts_cache: fs::metadata(path.join(FAILED_FILE)).is_ok(),
+            progress,
             interrupted_moves: Mutex::default(),
             deleted: Mutex::default(),
             path: path.to_owned(),
@@ -126,7 +143,7 @@ impl LogDir {
         };
         fs::remove_file(&path).at(&path)?;
         fs::sync_dir(&self.path).at(&self.path)?;
-        Ok(parse_clean_shutdown_marker(&contents))
+        Ok(parse_clean_shutdown_marker(&contents).filter(|_| !self.distrusts_cache))
     }
 
     /// Marks a clean shutdown. Only after [`Log::close`] has succeeded for every log of the directory and the checkpoints
@@ -135,6 +152,12 @@ impl LogDir {
         let path = self.path.join(CLEAN_SHUTDOWN_FILE);
         let contents = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
         fs::write_atomically(&path, contents.as_bytes()).at(&path)
+    }
+
+    /// A write or flush has failed: the next process must not believe what it finds in the page cache (trap 27).
+    pub fn mark_failed(&self) {
+        // The disk may refuse this too. Then it does not take a start's writes either.
+        let _ = fs::write(self.path.join(FAILED_FILE), b"");
     }
 
     /// Opens all partitions, `threads` at a time (`num.recovery.threads.per.data.dir`), and removes what was being
@@ -148,6 +171,13 @@ impl LogDir {
     ) -> Result<(Vec<LoadedLog>, Vec<LoadFailure>), StorageError> {
         let log_dir = Arc::clone(self);
         let found = task::blocking(move || log_dir.find_partitions()).await?;
+        if self.distrusts_cache {
+            tracing::warn!(
+                log_dir = %self.path.display(),
+                "a write or flush has failed here: everything is read from the disk again"
+            );
+        }
+        self.progress.on_found(found.len());
         let found = Arc::new(Mutex::new(found.into_iter()));
         let config = Arc::new(config);
         let workers: Vec<_> = (0..threads.max(1))
@@ -164,6 +194,7 @@ impl LogDir {
                             Ok(log) => loaded.push(log),
                             Err(error) => failures.push(LoadFailure { partition, directory, error }),
                         }
+                        log_dir.progress.on_opened();
                     }
                     (loaded, failures)
                 }))
@@ -188,7 +219,11 @@ impl LogDir {
             return Err(failures.swap_remove(failed).error);
         }
         let log_dir = Arc::clone(self);
-        let mut loaded = task::blocking(move || log_dir.flush_loaded(&mut loaded).map(|()| loaded)).await?;
+        let mut loaded = task::blocking(move || {
+            log_dir.flush_loaded(&mut loaded)?;
+            log_dir.forget_failure().map(|()| loaded)
+        })
+        .await?;
         loaded.sort_by(|a, b| a.partition.cmp(&b.partition));
         failures.sort_by(|a, b| a.partition.cmp(&b.partition));
         Ok((loaded, failures))
@@ -202,7 +237,8 @@ impl LogDir {
 
     /// Makes durable what was recovered. Of a few logs, file by file; of many, all of the file system at once.
     fn flush_loaded(&self, loaded: &mut [LoadedLog]) -> Result<(), StorageError> {
-        const FEW: usize = 20;
+        /// The simulator's directories are small, and have to be flushed either way.
+        const FEW: usize = if cfg!(vltava_sim) { 1 } else { 20 };
         let flushes: Vec<_> = loaded
             .iter_mut()
             .filter_map(|loaded| {
@@ -223,6 +259,15 @@ impl LogDir {
                 }
                 Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+
+    /// What was read is on the disk.
+    fn forget_failure(&self) -> Result<(), StorageError> {
+        if self.distrusts_cache {
+            let path = self.path.join(FAILED_FILE);
+            fs::remove_file(&path).at(&path)?;
         }
         Ok(())
     }
@@ -279,7 +324,7 @@ impl LogDir {
         for segment in log.segments.iter() {
             segment.keep_open()?;
         }
-        log.is_gone.store(true, Ordering::Release);
+        log.presence.end();
         self.delete_directory(&log.directory, now)
     }
 
@@ -329,25 +374,25 @@ impl LogDir {
             index.sync_data()?;
         }
         // Filtered under the file's lock, which the truncation takes after it has made the checkpoint void.
-        let valid = checkpoints.into_iter().filter(|(_, checkpoint)| !checkpoint.is_void());
-        self.recovery_points.update(valid.map(|(name, checkpoint)| (name, checkpoint.offset)))
+        self.recovery_points.update(unless_void(checkpoints.into_iter().map(|(name, point)| (name, point.checkpoint))))
     }
 
-    /// Writes `replication-offset-checkpoint`: high watermarks.
+    /// Writes `replication-offset-checkpoint`: high watermarks. Partitions that are not named keep theirs, and so do those
+    /// that were truncated or deleted since.
     pub fn checkpoint_high_watermarks<P: Borrow<PartitionName>>(
         &self,
-        offsets: impl IntoIterator<Item = (P, Offset)>,
+        offsets: impl IntoIterator<Item = (P, LogCheckpoint)>,
     ) -> Result<(), StorageError> {
-        self.high_watermarks.update(offsets)
+        self.high_watermarks.update(unless_void(offsets))
     }
 
-    /// Writes `log-start-offset-checkpoint`. Partitions that are not named keep theirs. The offsets are taken under the
-    /// file's lock.
+    /// Writes `log-start-offset-checkpoint`, for the same partitions. A truncation that lowers a start first voids
+    /// checkpoints under way, as with [`LogDir::checkpoint_recovery_points`].
     pub fn checkpoint_log_start_offsets<P: Borrow<PartitionName>>(
         &self,
-        offsets: impl IntoIterator<Item = (P, Offset)>,
+        offsets: impl IntoIterator<Item = (P, LogCheckpoint)>,
     ) -> Result<(), StorageError> {
-        self.log_start_offsets.update(offsets)
+        self.log_start_offsets.update(unless_void(offsets))
     }
 
     /// Up to where the partition's log is compacted, from `cleaner-offset-checkpoint`.
@@ -392,6 +437,9 @@ impl LogDir {
 
     /// The directories of partitions. Removes those whose creation or deletion was under way.
     fn find_partitions(&self) -> Result<Vec<(PartitionName, PathBuf)>, StorageError> {
+        // A directory that the last run has renamed to be deleted may get its old name back, unless that is on disk: it must
+        // not then be half empty.
+        fs::sync_dir(&self.path).at(&self.path)?;
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path).at(&self.path)? {
             let path = entry.at(&self.path)?.path();
@@ -437,6 +485,8 @@ impl LogDir {
                 high_watermark,
                 clean_shutdown,
                 defer_flush: true,
+                distrusts_cache: self.distrusts_cache,
+                progress: self.progress.clone(),
                 recovery_points: Some(self.recovery_points_of(partition)),
             },
         )?;
@@ -460,6 +510,15 @@ impl LogDir {
     }
 }
 
+/// Looks when it is asked, which is under the lock of the file that is to be written. Nobody's else may be taken there: a
+/// truncation comes here with its own.
+fn unless_void<P>(offsets: impl IntoIterator<Item = (P, LogCheckpoint)>) -> impl Iterator<Item = (P, Offset)> {
+    offsets
+        .into_iter()
+        .filter(|(_, checkpoint)| !checkpoint.is_void())
+        .map(|(name, checkpoint)| (name, checkpoint.offset))
+}
+
 /// Whether a crash interrupted the creation of a log: it has no identity yet, and no records.
 fn is_unfinished(directory: &Path) -> Result<bool, StorageError> {
     if partition_metadata::read(directory).is_ok_and(|topic_id| topic_id.is_some()) {
@@ -475,7 +534,7 @@ fn is_unfinished(directory: &Path) -> Result<bool, StorageError> {
     Ok(true)
 }
 
-fn read_meta_properties(directory: &Path) -> Result<Option<MetaProperties>, StorageError> {
+pub(crate) fn read_meta_properties(directory: &Path) -> Result<Option<MetaProperties>, StorageError> {
     let path = directory.join(MetaProperties::FILE_NAME);
     match fs::read_to_string(&path) {
         Ok(text) => match MetaProperties::parse(&text) {
@@ -488,7 +547,7 @@ fn read_meta_properties(directory: &Path) -> Result<Option<MetaProperties>, Stor
 }
 
 /// A marker that cannot be read counts as none.
-fn parse_clean_shutdown_marker(contents: &[u8]) -> Option<BrokerEpoch> {
+pub(crate) fn parse_clean_shutdown_marker(contents: &[u8]) -> Option<BrokerEpoch> {
     let marker: serde_json::Value = serde_json::from_slice(contents).ok()?;
     if marker.get("version")?.as_i64()? != 0 {
         return None;
@@ -499,7 +558,7 @@ fn parse_clean_shutdown_marker(contents: &[u8]) -> Option<BrokerEpoch> {
 /// An exclusive lock on `.lock`, released by the operating system when the process ends, however it ends. Simulated
 /// hosts have disks of their own and need none.
 #[derive(Debug)]
-struct Lock {
+pub(crate) struct Lock {
     #[cfg(not(vltava_sim))]
     _file: fs::File,
 }
@@ -509,11 +568,30 @@ impl Lock {
     fn take(directory: &Path) -> Result<Self, StorageError> {
         let path = directory.join(LOCK_FILE);
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).at(&path)?;
+        Self::take_file(file, directory)
+    }
+
+    /// `None` if nobody has ever locked the directory. Creates nothing.
+    pub(crate) fn take_if_there(directory: &Path) -> Result<Option<Self>, StorageError> {
+        match fs::OpenOptions::new().read(true).open(directory.join(LOCK_FILE)) {
+            Ok(file) => Self::take_file(file, directory).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).at(directory),
+        }
+    }
+
+    #[cfg(not(vltava_sim))]
+    fn take_file(file: fs::File, directory: &Path) -> Result<Self, StorageError> {
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::Locked { path: directory.to_owned() }),
-            Err(error) => Err(std::io::Error::from(error)).at(&path),
+            Err(error) => Err(std::io::Error::from(error)).at(&directory.join(LOCK_FILE)),
         }
+    }
+
+    #[cfg(vltava_sim)]
+    fn take_file(_file: fs::File, _directory: &Path) -> Result<Self, StorageError> {
+        Ok(Self {})
     }
 
     #[cfg(vltava_sim)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use vltava_types::DirectoryId;
 
-use crate::{LogDir, StorageError};
+use crate::{LoadProgress, LogDir, StorageError};
 
 /// The entries of `log.dirs`. A directory that fails is taken out; the others go on.
 #[derive(Debug)]
@@ -20,10 +20,16 @@ impl LogManager {
     /// Opens every directory. Those that fail are reported; whether the others suffice is the caller's decision.
     #[must_use]
     pub fn open(paths: &[PathBuf]) -> (Self, Vec<(PathBuf, StorageError)>) {
+        Self::open_observed(paths, &LoadProgress::default())
+    }
+
+    /// The same, with who counts the logs that are opened then.
+    #[must_use]
+    pub fn open_observed(paths: &[PathBuf], progress: &LoadProgress) -> (Self, Vec<(PathBuf, StorageError)>) {
         let mut online = Vec::new();
         let mut failed = Vec::new();
         for path in paths {
-            match LogDir::open(path) {
+            match LogDir::open_observed(path, progress.clone()) {
                 Ok(log_dir) => online.push(Arc::new(log_dir)),
                 Err(error) => failed.push((path.clone(), error)),
             }

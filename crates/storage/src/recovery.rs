@@ -21,11 +21,12 @@ use crate::epoch_checkpoint::EpochCheckpoint;
 use crate::error::AtPath;
 use crate::index::OffsetEntry;
 use crate::log::{ActiveSegment, UnflushedFile, replay_producer};
+use crate::presence::Presence;
 use crate::scan::{Scan, ScannedBatch};
 use crate::segment::{
     DELETED_SUFFIX, LOG_SUFFIX, OFFSET_INDEX_SUFFIX, SNAPSHOT_SUFFIX, Segment, TIME_INDEX_SUFFIX, file_path,
 };
-use crate::{Log, LogConfig, LogOptions, StorageError, partition_metadata, producer_snapshot};
+use crate::{LoadProgress, Log, LogConfig, LogOptions, StorageError, partition_metadata, producer_snapshot};
 
 /// What opening a log found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +51,9 @@ impl Log {
         config: Arc<LogConfig>,
         options: LogOptions,
     ) -> Result<(Self, RecoveryReport), StorageError> {
+        if options.distrusts_cache {
+            drop_caches(directory)?;
+        }
         let topic_id = partition_metadata::read(directory)?.unwrap_or_default();
         finish_interrupted_swaps(directory)?;
         let contents = Contents::read(directory)?;
@@ -59,6 +63,7 @@ impl Log {
             directory,
             interval: config.index_interval_bytes,
             clean_shutdown: options.clean_shutdown,
+            progress: options.progress,
             recovery_point: options.recovery_point.max(options.log_start_offset),
             epochs_are_missing: checkpointed_epochs.is_none(),
             checkpointed_epochs: checkpointed_epochs.clone().unwrap_or_default(),
@@ -66,6 +71,7 @@ impl Log {
             report: RecoveryReport::default(),
             segments: Vec::new(),
             first_scanned: None,
+            has_removed: false,
             end_offset: Offset(0),
             bytes_since_index_entry: 0,
         };
@@ -79,7 +85,7 @@ impl Log {
         }
         let log_start_offset = options.log_start_offset.max(recovery.segments[0].base_offset);
         recovery.restore_first_epochs(log_start_offset)?;
-        let Recovery { mut epochs, mut report, segments, first_scanned, .. } = recovery;
+        let Recovery { mut epochs, mut report, segments, first_scanned, has_removed, .. } = recovery;
         let (log_end_offset, bytes_since_index_entry) = (recovery.end_offset, recovery.bytes_since_index_entry);
         let known_offset = options.high_watermark.max(options.recovery_point);
         report.lost_below = (log_end_offset < known_offset).then_some(known_offset);
@@ -122,24 +128,19 @@ impl Log {
             producers,
             snapshots,
             truncations: Arc::new(AtomicU64::new(0)),
-            is_gone: Arc::default(),
+            presence: Presence::default(),
             unflushed: Vec::new(),
             directory_version: 1,
-            directory_flushed: u64::from(options.clean_shutdown),
+            directory_flushed: 0,
             deleted: Vec::new(),
             recovery_points: options.recovery_points,
         };
-        // A new log was created durably. Otherwise a flush has reached the log end, and with it the name of the segment that
-        // has the last records; an empty one behind them may have been begun since.
-        let is_new = is_empty && log.segments[0].base_offset == Offset(0);
-        let reaches_end =
-            log_end_offset == options.recovery_point && log.active_segment().base_offset < options.recovery_point;
-        // The active segment's indexes are flushed when they are needed; those of others would never be.
-        let rebuilt_others = first_scanned.is_some_and(|first| first + 1 < log.segments.len());
-        let is_flushed = !starts_over && report.bytes_cut == 0 && !rebuilt_others && (is_new || reaches_end);
-        if options.clean_shutdown || is_flushed {
+        // Without a clean shutdown, what was just read may be in the page cache only, and so may be that something was cut off:
+        // even a log that ends where it was flushed may be longer on the disk.
+        let is_unchanged = !starts_over && !has_removed && report.bytes_cut == 0 && first_scanned.is_none();
+        if options.clean_shutdown && is_unchanged {
             log.recovery_point = log_end_offset;
-            log.directory_flushed = if starts_over { 0 } else { log.directory_version };
+            log.directory_flushed = log.directory_version;
         } else {
             log.note_recovered(first_scanned);
             if !options.defer_flush {
@@ -210,6 +211,7 @@ struct Recovery<'a> {
     directory: &'a Path,
     interval: u32,
     clean_shutdown: bool,
+    progress: LoadProgress,
     recovery_point: Offset,
     /// The checkpoint was missing or malformed, so that even trusted segments are walked for their epochs.
     epochs_are_missing: bool,
@@ -221,6 +223,8 @@ struct Recovery<'a> {
     segments: Vec<Arc<Segment>>,
     /// The first of them whose indexes were rebuilt.
     first_scanned: Option<usize>,
+    /// Whether segments were removed that do not belong to the log.
+    has_removed: bool,
     /// Where they end.
     end_offset: Offset,
     /// In the last of them.
@@ -234,6 +238,7 @@ impl Recovery<'_> {
             let segment = Segment::open(self.directory, base_offset)?;
             if self.is_torn_off(&segment)? {
                 self.report.bytes_cut += segment.size();
+                self.has_removed = true;
                 remove_segment_files(self.directory, base_offset)?;
                 break;
             }
@@ -253,6 +258,7 @@ impl Recovery<'_> {
         }
         // What follows a cut cannot be reached without a gap.
         let unreachable: Vec<_> = rest.collect();
+        self.has_removed |= !unreachable.is_empty();
         for base_offset in unreachable.into_iter().rev() {
             let path = file_path(self.directory, base_offset, LOG_SUFFIX);
             self.report.bytes_cut += fs::metadata(&path).at(&path)?.len();
@@ -346,6 +352,7 @@ impl Recovery<'_> {
             self.note_epoch(header);
             end_offset = header.next_offset();
             valid_end = batch.end();
+            self.progress.on_scanned(batch.size());
         }
         self.report.bytes_scanned += valid_end - start;
         self.report.bytes_cut += size - valid_end;
@@ -432,6 +439,21 @@ impl Recovery<'_> {
             self.epochs.assign(epoch, header.base_offset);
         }
     }
+}
+
+/// Has everything in a directory read from the disk again that is not waiting to be written to it. The lengths of files are
+/// not: they are given once more, to be flushed with what is recovered.
+fn drop_caches(directory: &Path) -> Result<(), StorageError> {
+    for entry in fs::read_dir(directory).at(directory)? {
+        let path = entry.at(directory)?.path();
+        if fs::metadata(&path).at(&path)?.is_file() {
+            let file = fs::OpenOptions::new().read(true).write(true).open(&path).at(&path)?;
+            let length = file.metadata().at(&path)?.len();
+            file.set_len(length).at(&path)?;
+            fs::drop_from_cache(&file, 0, length).at(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Newest snapshot that is whole, then the headers of everything after it. Torn snapshots and those outside of the log are

@@ -111,8 +111,8 @@ impl LogDir {
             recovery_point: source.log_end_offset(),
             high_watermark,
             clean_shutdown: true,
-            defer_flush: false,
             recovery_points: Some(self.recovery_points_of(partition)),
+            ..LogOptions::default()
         };
         self.prepare(future, partition, source, source_directory, &options)
             .and_then(|()| fs::rename(&from, &to).at(&from))

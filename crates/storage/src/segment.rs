@@ -329,11 +329,23 @@ impl Segment {
         if last != self.largest_timestamp() {
             return Ok(false);
         }
-        let Some(TimeEntry { timestamp, offset }) = last else { return Ok(true) };
+        let Some(TimeEntry { timestamp, offset }) = last else { return self.has_no_records() };
         let batch = self.find(Offset(offset), self.size())?;
         Ok(batch.is_some_and(|batch| {
             batch.header.last_offset().value() == offset && batch.header.max_timestamp.value() == timestamp
         }))
+    }
+
+    /// Whether compaction has left places of batches only. Without records there are no timestamps; otherwise the time index
+    /// is lost, which the end of the segment need not tell.
+    fn has_no_records(&self) -> Result<bool, StorageError> {
+        let mut scan = self.scan(0, self.size(), Scan::LONG);
+        while let Some(batch) = scan.next()? {
+            if batch.header.record_count > 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The largest timestamp of the first batch, from which `segment.ms` counts.

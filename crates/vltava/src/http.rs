@@ -20,6 +20,7 @@ use vltava::node::metrics;
 use vltava_broker::config::HttpListener;
 use vltava_host::net::{TcpListener, TcpStream};
 use vltava_host::{net, task};
+use vltava_storage::LoadProgress;
 
 /// Connections at one time; probes and a scraper need a handful.
 const MAX_CONNECTIONS: usize = 64;
@@ -37,7 +38,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 #[derive(Clone)]
 pub enum Phase {
     /// Logs are being opened, or the quorum is being formed.
-    Starting,
+    Starting(LoadProgress),
     /// It is up, which does not mean that it is ready.
     Up(NodeView),
     Stopping,
@@ -117,7 +118,10 @@ fn answer(method: &Method, path: &str, phase: &Phase) -> Response<Full<Bytes>> {
 
 fn readiness(phase: &Phase) -> Result<(), String> {
     match phase {
-        Phase::Starting => Err("the node is starting: logs are opened, or the metadata quorum is formed".to_owned()),
+        Phase::Starting(progress) => Err(match progress.loading() {
+            Some(loading) => loading.to_string(),
+            None => "the node is starting: logs are opened, or the metadata quorum is formed".to_owned(),
+        }),
         Phase::Up(view) => view.readiness().map_err(|unready| unready.to_string()),
         Phase::Stopping => Err("the node is shutting down".to_owned()),
     }

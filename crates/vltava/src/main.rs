@@ -5,6 +5,7 @@ mod demo;
 mod environment;
 mod health;
 mod http;
+mod log_command;
 mod logging;
 mod ready;
 mod serve;
@@ -39,6 +40,9 @@ enum Command {
     /// Show what happens when brokers die.
     #[command(subcommand)]
     Demo(Demo),
+    /// Look into log directories without a broker.
+    #[command(subcommand)]
+    Log(log_command::LogCommand),
     #[command(flatten)]
     People(people::Command),
     /// Write a completion script for a shell to standard output.
@@ -117,6 +121,10 @@ fn main() -> ExitCode {
         }
         // It has the terminal to itself; the brokers log to files.
         Command::Demo(Demo::Failover(arguments)) => demo::run(&arguments),
+        Command::Log(command) => match log_command::run(&command, &mut Console::of_process()) {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::People(command) => return talk(async |console| people::run(command, console).await),
         Command::Completions { shell } => {
             let mut script = vec![];

@@ -29,7 +29,7 @@ use vltava_metadata::controller::{self, ControllerConfig};
 use vltava_peer::server::{Acceptor, Routes};
 use vltava_peer::{Plane, positions, replica, server};
 use vltava_quorum::{DEFAULT_SNAPSHOT_EVERY, Handle, QuorumConfig};
-use vltava_storage::LogDir;
+use vltava_storage::{LoadProgress, LogDir};
 use vltava_types::{BrokerId, IncarnationId};
 
 use directories::Directories;
@@ -67,9 +67,14 @@ struct RunningBroker {
 impl Node {
     /// Returns once the node is on its way to serving; a broker serves when the controller has let it in.
     pub async fn start(config: BrokerConfig) -> anyhow::Result<Self> {
+        Self::start_observed(config, LoadProgress::default()).await
+    }
+
+    /// The same; `progress` counts the logs that are opened.
+    pub async fn start_observed(config: BrokerConfig, progress: LoadProgress) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let incarnation_id = IncarnationId::from_random(random::bytes());
-        let directories = Directories::open(Arc::clone(&config)).await?;
+        let directories = Directories::open(Arc::clone(&config), progress).await?;
         let decisions = controller::Controller::new(controller_config(&config, incarnation_id));
         let quorum = Handle::start(quorum_config(&config, incarnation_id), decisions)
             .await

@@ -11,6 +11,7 @@ use crate::settings;
 use crate::signals::Signals;
 use tokio::sync::watch;
 use vltava::node::Node;
+use vltava_storage::LoadProgress;
 
 /// Beyond the time that controlled shutdown may take, what closing logs may take before the process ends anyway.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,7 +37,8 @@ pub fn run(arguments: &ServeArguments) -> anyhow::Result<()> {
 async fn serve(config: BrokerConfig) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let limit = config.lifecycle.controlled_shutdown_timeout + CLOSE_TIMEOUT;
-    let (phase, phases) = watch::channel(Phase::Starting);
+    let progress = LoadProgress::default();
+    let (phase, phases) = watch::channel(Phase::Starting(progress.clone()));
     http::start(config.http.as_ref(), phases).await?;
     let mut node = tokio::select! {
         biased;
@@ -44,7 +46,7 @@ async fn serve(config: BrokerConfig) -> anyhow::Result<()> {
             tracing::info!(signal, "stopped before the node was up");
             return Ok(());
         }
-        node = Node::start(config) => node?,
+        node = Node::start_observed(config, progress) => node?,
     };
     phase.send_replace(Phase::Up(node.view()));
     let failure = tokio::select! {

@@ -71,7 +71,7 @@ impl Partition {
             return AfterFailure::TryLater;
         }
         match error {
-            CleaningError::Truncated => AfterFailure::TryLater,
+            CleaningError::Truncated | CleaningError::Deleted => AfterFailure::TryLater,
             CleaningError::Storage(error) if error.is_full() => {
                 self.disk.read().on_error(error);
                 tracing::warn!(partition = %self.name, %error, "no room to compact the log; trying again later");

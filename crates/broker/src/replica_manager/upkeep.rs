@@ -1,6 +1,6 @@
 //! What happens by time: lag, retention, checkpoints, space, and failed disks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use vltava_host::{clock, task};
 use vltava_metadata::configs::Configs;
-use vltava_storage::{PartitionName, StorageError};
-use vltava_types::{BrokerEpoch, DirectoryId, Offset};
+use vltava_storage::{LogCheckpoint, PartitionName, StorageError};
+use vltava_types::{BrokerEpoch, DirectoryId};
 
 use super::ReplicaManager;
 use crate::disk::Disk;
@@ -81,8 +81,8 @@ pub(super) async fn checkpoint_high_watermarks(manager: Weak<ReplicaManager>) {
         task::blocking(move || {
             let partitions = manager.partitions();
             for disk in working_disks(&manager) {
-                let offsets = offsets_of(&partitions, disk, Partition::high_watermark);
-                note(disk, &disk.log_dir.checkpoint_high_watermarks(offsets));
+                let (high_watermarks, _) = offsets_of(&partitions, disk);
+                note(disk, &disk.log_dir.checkpoint_high_watermarks(high_watermarks));
             }
         })
         .await;
@@ -155,6 +155,9 @@ pub(super) async fn take_failed_disks_offline(manager: Weak<ReplicaManager>, fai
     }
 }
 
+/// What a checkpoint file is to say.
+type Checkpoints = Vec<(PartitionName, LogCheckpoint)>;
+
 impl ReplicaManager {
     /// Closes everything in the order that a crash in between allows: data, then checkpoints, then the marker (trap 12).
     pub(super) async fn close_all(self: &Arc<Self>) -> bool {
@@ -197,14 +200,9 @@ impl ReplicaManager {
     }
 
     /// High watermarks and log starts of each disk, before the logs are closed.
-    fn last_offsets(&self) -> Vec<(BTreeMap<PartitionName, Offset>, BTreeMap<PartitionName, Offset>)> {
+    fn last_offsets(&self) -> Vec<(Checkpoints, Checkpoints)> {
         let partitions = self.partitions();
-        let owned = |disk, offset: fn(&Partition) -> Offset| {
-            let offsets = offsets_of(&partitions, disk, offset);
-            offsets.into_iter().map(|(name, offset)| (name.clone(), offset)).collect()
-        };
-        let of_disk = |disk| (owned(disk, Partition::high_watermark), owned(disk, Partition::log_start_offset));
-        self.disks.iter().map(of_disk).collect()
+        self.disks.iter().map(|disk| offsets_of(&partitions, disk)).collect()
     }
 
     /// Closes logs that no image has claimed.
@@ -240,18 +238,18 @@ impl ReplicaManager {
         let _in_order = disk.log_start_checkpoint.lock();
         let partitions = self.partitions();
         let mut written = vec![];
-        // Looked at under the file's lock, after which a deletion has the file forget the partition (trap 31).
-        let starts =
-            partitions.iter().filter(|partition| Arc::ptr_eq(&partition.disk(), disk)).filter_map(|partition| {
-                let log_start_offset = partition.log_start_to_checkpoint()?;
-                written.push((partition, log_start_offset));
-                Some((partition.name().clone(), log_start_offset))
-            });
+        for partition in partitions.iter().filter(|partition| Arc::ptr_eq(&partition.disk(), disk)) {
+            if let Some(checkpoint) = partition.log_start_to_checkpoint() {
+                written.push((partition, checkpoint));
+            }
+        }
+        // Nothing is asked of a partition under the file's lock: a truncation takes the two the other way round.
+        let starts = written.iter().map(|(partition, checkpoint)| (partition.name(), checkpoint.clone()));
         let outcome = disk.log_dir.checkpoint_log_start_offsets(starts);
         note(disk, &outcome);
         if outcome.is_ok() {
-            for (partition, log_start_offset) in written {
-                partition.on_log_start_checkpointed(log_start_offset);
+            for (partition, checkpoint) in written {
+                partition.on_log_start_checkpointed(&checkpoint);
             }
         }
         outcome.is_ok()
@@ -270,14 +268,14 @@ fn working_disks(manager: &ReplicaManager) -> impl Iterator<Item = &Arc<Disk>> {
     manager.disks.iter().filter(|disk| !disk.has_failed.load(Ordering::Acquire))
 }
 
-/// The partitions of a disk with an offset of each.
-fn offsets_of<'a>(
-    partitions: &'a [Arc<Partition>],
-    disk: &Arc<Disk>,
-    offset: impl Fn(&Partition) -> Offset,
-) -> Vec<(&'a PartitionName, Offset)> {
+/// High watermarks and log starts of the partitions of a disk.
+fn offsets_of(partitions: &[Arc<Partition>], disk: &Arc<Disk>) -> (Checkpoints, Checkpoints) {
     let of_disk = partitions.iter().filter(|partition| Arc::ptr_eq(&partition.disk(), disk));
-    of_disk.map(|partition| (partition.name(), offset(partition))).collect()
+    let offsets = of_disk.filter_map(|partition| {
+        let (high_watermark, log_start) = partition.offsets_to_checkpoint()?;
+        Some(((partition.name().clone(), high_watermark), (partition.name().clone(), log_start)))
+    });
+    offsets.unzip()
 }
 
 fn note(disk: &Disk, outcome: &Result<(), StorageError>) {

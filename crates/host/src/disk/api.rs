@@ -449,6 +449,19 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
     })
 }
 
+/// Makes everything on the disk durable that holds the path.
+pub(crate) fn sync_file_system(path: &Path) -> io::Result<()> {
+    at(path, |state, _| state.sync_everything())
+}
+
+/// Forgets what is in memory of a file, all of it whatever was asked, except what is not on the platter yet.
+pub(crate) fn drop_from_cache(file: &File, _position: u64, _bytes: u64) -> io::Result<()> {
+    file.with(|state| {
+        state.file_mut(file.node)?.drop_cache();
+        Ok(())
+    })
+}
+
 /// Bytes in all, and bytes that may still be written.
 pub(crate) fn space(path: &Path) -> io::Result<(u64, u64)> {
     at(path, |state, _| Ok((state.capacity, state.capacity.saturating_sub(state.used_bytes()))))

@@ -1,13 +1,14 @@
 //! Holds a log against its model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use vltava_protocol::batch::batches;
 use vltava_replication::{ProducerBatch, ProducerStates};
 use vltava_storage::{Log, LogReader, ReadLimits};
 use vltava_types::{Offset, TimestampMs};
 
-use crate::model::{Allowed, Batch, Model};
+use crate::model::{Allowed, Batch, Cleaning, Model};
 
 fn everything() -> ReadLimits {
     ReadLimits { max_bytes: usize::MAX >> 1, end_offset: Offset(i64::MAX), at_least_one_batch: true }
@@ -44,10 +45,94 @@ pub fn check_recovered(log: &Log, allowed: &Allowed) -> Model {
         model.durable_start = model.durable_start.min(start);
     }
     model.durable_end = end;
+    let sees_cleaned = model.between(start, end).any(|batch| batch.may_be_cleaned);
+    if allowed.cleaned_by.is_some() || sees_cleaned {
+        let cleaning = allowed.cleaned_by.unwrap_or(Cleaning { end: i64::MAX, now: i64::MAX });
+        take_in_cleaned(log, &mut model, cleaning);
+    }
     model.note_sequences();
     assert_eq!(log.recovery_point().value(), end, "everything that was kept is on disk");
     check(log, &model);
     model
+}
+
+/// What compaction has left is lawful, and is what the log holds from now on.
+pub fn take_in_cleaned(log: &Log, model: &mut Model, cleaning: Cleaning) {
+    let (start, end) = (model.start, model.end);
+    let read = read_all(&log.reader(), log.log_start_offset());
+    let mut found: BTreeMap<i64, Batch> = batches(&read)
+        .map(|batch| Batch::of(Bytes::copy_from_slice(batch.expect("whole batches").bytes)))
+        .map(|batch| (batch.base(), batch))
+        .collect();
+    let held: Vec<&Batch> = model.between(start, end).collect();
+    for batch in found.values() {
+        let before = held.iter().find(|before| before.base() == batch.base()).expect("no batch is begotten");
+        check_cleaned_batch(before, batch, cleaning);
+    }
+    // Below the start, the records that others were given up for may be gone since.
+    if !held.iter().any(|batch| batch.may_be_cleaned) {
+        let after: Vec<&Batch> = found.values().collect();
+        check_what_is_gone(&held, &after, cleaning);
+    }
+    let ends: Vec<i64> = held.iter().map(|batch| batch.end()).collect();
+    assert_eq!(found.values().next_back().map(Batch::end), ends.last().copied(), "the last batch stays");
+    model.was_compacted = true;
+    model.batches.retain_mut(|batch| {
+        if batch.end() <= start {
+            batch.may_be_cleaned = true;
+            return true;
+        }
+        match found.remove(&batch.base()) {
+            Some(cleaned) => *batch = cleaned,
+            None => return batch.base() >= end,
+        }
+        true
+    });
+}
+
+/// Offsets, timestamps and bytes of records that stay are what they were, and so is the place of the batch.
+fn check_cleaned_batch(before: &Batch, after: &Batch, cleaning: Cleaning) {
+    let place = |batch: &Batch| {
+        let header = &batch.header;
+        let producer = (header.producer_id, header.producer_epoch, header.base_sequence);
+        (header.base_offset, header.last_offset(), header.partition_leader_epoch, producer)
+    };
+    assert_eq!(place(before), place(after));
+    assert!(before.base() < cleaning.end || before.bytes == after.bytes, "{} was not to be touched", before.base());
+    for record in &after.records {
+        assert!(before.records.contains(record), "{record:?} was never written");
+    }
+}
+
+/// Of each key the last record stays, unless it is a tombstone whose time has passed.
+fn check_what_is_gone(before: &[&Batch], after: &[&Batch], cleaning: Cleaning) {
+    let kept: BTreeSet<i64> =
+        after.iter().flat_map(|batch| &batch.records).map(|record| record.offset.value()).collect();
+    for batch in before {
+        let is_past_horizon = batch.header.delete_horizon().is_some_and(|horizon| horizon.value() <= cleaning.now);
+        for record in batch.records.iter().filter(|record| !kept.contains(&record.offset.value())) {
+            let offset = record.offset.value();
+            assert!(offset < cleaning.end, "offset {offset} was not to be touched");
+            let mut later = before.iter().flat_map(|batch| &batch.records).filter(|later| later.key == record.key);
+            let is_superseded = later.any(|later| later.offset > record.offset && later.offset.value() < cleaning.end);
+            let is_old_tombstone = record.value.is_none() && is_past_horizon;
+            assert!(is_superseded || is_old_tombstone, "the last record of its key is gone: {record:?}");
+        }
+    }
+    assert_eq!(values(before), values(after), "keys have other values");
+}
+
+/// What a reader of all records takes for the value of each key.
+fn values(batches: &[&Batch]) -> BTreeMap<Bytes, Bytes> {
+    let mut values = BTreeMap::new();
+    for record in batches.iter().flat_map(|batch| &batch.records) {
+        let key = record.key.clone().unwrap_or_default();
+        match &record.value {
+            Some(value) => _ = values.insert(key, value.clone()),
+            None => _ = values.remove(&key),
+        }
+    }
+    values
 }
 
 /// The log holds what the model does, byte for byte, however it is looked up.
@@ -72,16 +157,20 @@ fn check_lookups(reader: &LogReader, held: &[&Batch], model: &Model) {
             assert!(read == batch.bytes, "offset {offset} leads to {}", show(&read));
         }
     }
-    let step = (held.len() / 4).max(1);
-    for target in held.iter().step_by(step).map(|batch| batch.timestamps[0]) {
-        let records = held.iter().flat_map(|batch| (batch.base()..).zip(batch.timestamps.iter().copied()));
-        let expected = records.filter(|(offset, _)| *offset >= model.start).find(|(_, at)| *at >= target);
+    let records: Vec<(i64, i64)> = held
+        .iter()
+        .flat_map(|batch| &batch.records)
+        .map(|record| (record.offset.value(), record.timestamp.value()))
+        .filter(|(offset, _)| *offset >= model.start)
+        .collect();
+    let step = (records.len() / 4).max(1);
+    for (_, target) in records.iter().copied().step_by(step) {
+        let expected = records.iter().copied().find(|(_, timestamp)| *timestamp >= target);
         let found = reader.offset_for_timestamp(TimestampMs(target), Offset(model.end)).expect("readable");
         let found = found.map(|found| (found.offset.value(), found.timestamp.value()));
         assert_eq!(found, expected, "the first record since {target}");
     }
-    let largest = held.iter().flat_map(|batch| (batch.base()..).zip(batch.timestamps.iter().copied()));
-    let largest = largest.filter(|(offset, _)| *offset >= model.start).map(|(_, timestamp)| timestamp).max();
+    let largest = records.iter().map(|(_, timestamp)| *timestamp).max();
     let found = reader.max_timestamp().expect("readable").map(|found| found.timestamp.value());
     // A record below the start may have the largest timestamp of its segment.
     let all_is_readable = model.batches.first().is_none_or(|first| first.base() >= model.start);
@@ -112,6 +201,13 @@ fn check_producers(producers: &ProducerStates, held: &[&Batch], model: &Model) {
         entries(&states)
     };
     let known = entries(producers);
+    if model.was_compacted {
+        // What a truncation brings back may have been compacted away, and be known from a snapshot.
+        for (id, (_, last_offset)) in replayed(&mut held.iter().copied()) {
+            assert!(known.get(&id).is_some_and(|(_, known)| *known >= last_offset), "producer {id}");
+        }
+        return;
+    }
     for (id, last) in replayed(&mut held.iter().copied()) {
         assert_eq!(known.get(&id), Some(&last), "producer {id}");
     }

@@ -4,6 +4,7 @@
 mod check;
 mod model;
 mod run;
+mod scripts;
 
 use run::{Run, Trouble};
 

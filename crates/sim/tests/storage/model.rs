@@ -2,19 +2,27 @@
 
 use bytes::Bytes;
 use vltava_host::random::Generator;
-use vltava_protocol::batch::{BatchBuilder, BatchHeader};
+use vltava_protocol::batch::{BatchBuilder, BatchHeader, Record, records};
 use vltava_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
-/// A batch that was appended.
+/// A batch as it is stored.
 #[derive(Clone, Debug)]
 pub struct Batch {
     pub header: BatchHeader,
     pub bytes: Bytes,
-    /// Of its records, from the base offset on.
-    pub timestamps: Vec<i64>,
+    pub records: Vec<Record>,
+    /// It lay below the log's start when that was compacted, where nobody could see what became of it.
+    pub may_be_cleaned: bool,
 }
 
 impl Batch {
+    pub fn of(bytes: Bytes) -> Self {
+        let header = BatchHeader::parse(&bytes).expect("a batch");
+        let records = records(&bytes, 1 << 20).expect("a batch of ours");
+        let records = records.map(|record| record.expect("a record of ours")).collect();
+        Self { header, bytes, records, may_be_cleaned: false }
+    }
+
     pub fn base(&self) -> i64 {
         self.header.base_offset.value()
     }
@@ -39,6 +47,10 @@ pub struct Model {
     /// The largest high watermark that may be in the checkpoint.
     pub checkpointed_high_watermark: i64,
     pub epoch: i32,
+    /// Records have keys, and some have no value.
+    pub is_compacted: bool,
+    /// A segment was put in the place of others.
+    pub was_compacted: bool,
     /// By producer id minus one.
     pub next_sequences: [i32; PRODUCERS],
 }
@@ -69,16 +81,19 @@ impl Model {
             builder = builder.producer(id, ProducerEpoch(0), Sequence(*next));
             *next += records;
         }
-        let mut timestamps = Vec::new();
         for offset in base..base + i64::from(records) {
             // Mostly in order, as clocks are.
             let timestamp = 1000 + offset * 10 + random.below(60) as i64;
             let value = vec![b'a' + (offset % 26) as u8; random.below(200) as usize];
-            builder.append(TimestampMs(timestamp), None, Some(&value), &[]);
-            timestamps.push(timestamp);
+            if self.is_compacted {
+                let key = [b'a' + random.below(5) as u8];
+                let is_tombstone = random.below(5) == 0;
+                builder.append(TimestampMs(timestamp), Some(&key), (!is_tombstone).then_some(&value), &[]);
+            } else {
+                builder.append(TimestampMs(timestamp), None, Some(&value), &[]);
+            }
         }
-        let bytes = builder.build();
-        Batch { header: BatchHeader::parse(&bytes).expect("a batch"), bytes, timestamps }
+        Batch::of(builder.build())
     }
 
     /// `first_base` is where the first segment that there is begins.
@@ -145,6 +160,8 @@ pub struct Allowed {
     pub may_be_empty: bool,
     /// It may not exist.
     pub may_be_missing: bool,
+    /// A compacted segment may be in its place, or not.
+    pub cleaned_by: Option<Cleaning>,
     /// The disk may say that records are missing: they were given up on purpose.
     pub may_have_lost: bool,
 }
@@ -157,8 +174,18 @@ impl Allowed {
             starts: (model.durable_start, model.start),
             may_be_empty: false,
             may_be_missing: false,
+            cleaned_by: None,
             may_have_lost: model.checkpointed_high_watermark > model.durable_end,
             model: model.clone(),
         }
     }
+}
+
+/// A compaction, as far as it tells what may go.
+#[derive(Clone, Copy, Debug)]
+pub struct Cleaning {
+    /// Nothing from here on is touched.
+    pub end: i64,
+    /// Tombstones whose horizon has passed by then may go.
+    pub now: i64,
 }

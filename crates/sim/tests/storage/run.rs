@@ -6,13 +6,19 @@ use std::sync::Arc;
 
 use vltava_host::disk::{Faults, SimDisk};
 use vltava_host::random::Generator;
-use vltava_storage::{Appended, Log, LogConfig, LogDir, PartitionName, StorageError};
+use vltava_protocol::batch::batches;
+use vltava_storage::{
+    Appended, CleanerOptions, CleaningError, CleaningPass, CleaningStep, Flush, Log, LogConfig, LogDir, LogReader,
+    OffsetMapLimits, PartitionName, ReadLimits, StorageError, cleanable_range,
+};
 use vltava_types::{BrokerEpoch, LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicId};
 
-use crate::check::{check, check_recovered};
-use crate::model::{Allowed, Model};
+use crate::check::{check, check_recovered, take_in_cleaned};
+use crate::model::{Allowed, Cleaning, Model};
 
 const MOUNT: &str = "/disk";
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// What a history goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +40,12 @@ struct Driven {
     /// `None` before it was created and after it was deleted.
     log: Option<Log>,
     topics: u8,
+    /// A compaction under way, and what it may do. It may outlive the log.
+    pass: Option<(CleaningPass, Cleaning)>,
+    /// A flush under way, likewise.
+    flush: Option<Flush>,
+    /// Readers, and what they saw when they began.
+    readers: Vec<(LogReader, Vec<u8>)>,
     /// Set while an operation is under way, if a crash now allows more than what was before and after it.
     under_way: Option<Allowed>,
 }
@@ -46,6 +58,8 @@ pub struct Run {
     logs: Vec<Driven>,
     config: Arc<LogConfig>,
     runtime: tokio::runtime::Runtime,
+    /// Of the cleaner's clock.
+    now: i64,
     /// What was done, to be shown if a check fails.
     story: Story,
     pub recoveries: usize,
@@ -76,9 +90,12 @@ impl Run {
         let config = LogConfig {
             segment_bytes: [600, 1500, 6000][random.below(3) as usize],
             index_interval_bytes: [0, 100, 1000][random.below(3) as usize],
-            retention_ms: -1,
+            retention_ms: [-1, -1, 300][random.below(3) as usize],
             retention_bytes: [-1, 2500][random.below(2) as usize],
             file_delete_delay_ms: 0,
+            is_compacted: random.below(3) > 0,
+            delete_by_retention: random.below(2) == 0,
+            delete_retention_ms: DAY_MS,
             ..LogConfig::default()
         };
         let logs = (0..1 + random.below(2)).map(|index| Driven {
@@ -86,13 +103,16 @@ impl Run {
             model: Model::default(),
             log: None,
             topics: 0,
+            pass: None,
+            flush: None,
+            readers: vec![],
             under_way: None,
         });
         let logs = logs.collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without a driver");
         let story = Story { seed, lines: vec![format!("{trouble:?} with {config:?}")] };
         let config = Arc::new(config);
-        Self { random, trouble, disk, log_dir, logs, config, runtime, story, recoveries: 0 }
+        Self { random, trouble, disk, log_dir, logs, config, runtime, now: DAY_MS, story, recoveries: 0 }
     }
 
     /// Runs `steps` operations, and ends with a loss of power.
@@ -149,9 +169,9 @@ impl Run {
                 self.tell(format!("  {error}"));
                 let is_expected = self.disk.is_without_power() || error.is_io() && self.trouble != Trouble::Crashes;
                 assert!(is_expected, "{error}");
-                // After a failed sync the page cache holds what the disk does not, and calls it clean. A process that only
-                // starts again cannot tell; whoever repairs the disk restarts the machine.
-                if self.disk.has_failed_a_sync() || self.random.below(2) == 0 {
+                // As the broker does. After a failed sync the page cache holds what the disk does not, and calls it clean.
+                self.log_dir.mark_failed();
+                if self.random.below(2) == 0 {
                     self.tell("  and the power fails");
                     self.disk.lose_power();
                 }
@@ -194,6 +214,9 @@ impl Run {
     fn end_process(&mut self) {
         for driven in &mut self.logs {
             driven.log = None;
+            driven.pass = None;
+            driven.flush = None;
+            driven.readers.clear();
         }
         self.disk.end_process();
         self.disk.set_capacity(u64::MAX >> 1);
@@ -260,10 +283,14 @@ impl Run {
             return self.create(index);
         }
         match self.random.below(100) {
-            0..35 => self.append(index),
-            35..40 => self.append_after_gap(index),
-            40..52 => self.flush(index),
-            52..58 => self.flush_while_appending(index),
+            0..28 => self.append(index),
+            28..31 => self.append_after_gap(index),
+            31..39 if self.config.is_compacted => self.compact(index),
+            31..40 => self.append(index),
+            40..50 => self.flush(index),
+            50..52 => self.hold_on(index),
+            52..54 => self.come_late(index),
+            54..58 => self.flush_while_appending(index),
             58..66 => self.truncate(index),
             66..72 => self.advance_start(index),
             72..78 => self.delete_old_segments(index),
@@ -289,7 +316,8 @@ impl Run {
     fn create(&mut self, index: usize) -> Outcome {
         let driven = &mut self.logs[index];
         self.story.lines.push(format!("{}: create", driven.name));
-        driven.model = Model { epoch: driven.model.epoch, ..Model::default() };
+        let is_compacted = self.config.is_compacted;
+        driven.model = Model { epoch: driven.model.epoch, is_compacted, ..Model::default() };
         driven.under_way = Some(Allowed { may_be_missing: true, ..Allowed::after(&driven.model) });
         driven.topics += 1;
         let topic_id = TopicId::from_random([driven.topics; 16]);
@@ -377,18 +405,23 @@ impl Run {
         } else {
             driven.model.truncate(offset, first_base);
         }
+        // What a compaction has left below the start is not known, and neither then is where a batch ends.
+        let is_unknown = before.batches.iter().any(|batch| batch.may_be_cleaned);
         driven.under_way = Some(Allowed {
-            min_end: before.durable_end.min(driven.model.end),
+            min_end: if is_unknown { first_base } else { before.durable_end.min(driven.model.end) },
             starts: (
-                before.durable_start.min(driven.model.start),
+                if is_unknown { 0 } else { before.durable_start.min(driven.model.start) },
                 if is_below_all { before.end } else { before.start },
             ),
             may_be_empty: offset < before.start,
             may_have_lost: true,
             ..Allowed::after(&before)
         });
-        let end = log.truncate_to(Offset(offset))?;
-        assert_eq!(end.value(), driven.model.end);
+        let end = log.truncate_to(Offset(offset))?.value();
+        if is_unknown && end < driven.model.end {
+            driven.model.truncate(end, first_base);
+        }
+        assert_eq!(end, driven.model.end);
         Ok(())
     }
 
@@ -427,12 +460,102 @@ impl Run {
         let after = Model { start: driven.model.durable_end.max(driven.model.start), ..driven.model.clone() };
         driven.under_way = Some(Allowed::after(&after));
         let high_watermark = Offset(driven.model.durable_end);
-        let deleted = log.delete_old_segments(TimestampMs(0), high_watermark)?;
-        driven.model.start = deleted.log_start_offset.value();
+        let now = 1000 + 10 * driven.model.end;
+        let deleted = log.delete_old_segments(TimestampMs(now), high_watermark)?;
+        let (before, start) = (driven.model.start, deleted.log_start_offset.value());
+        let config = &self.config;
+        let goes_by_age_only = !config.delete_by_retention || config.retention_bytes < 0;
+        let keeps_all = !config.delete_by_retention || config.retention_ms < 0;
+        for record in driven.model.between(before, start).flat_map(|batch| &batch.records) {
+            let is_old = !keeps_all && record.timestamp.value() < now - config.retention_ms;
+            assert!(is_old || record.offset.value() < before || !goes_by_age_only, "{record:?} is not due");
+        }
+        driven.model.start = start;
         self.story.lines.push(format!("  up to {}", driven.model.start));
         if self.random.below(2) == 0 {
             log.remove_deleted_files(TimestampMs(0))?;
         }
+        Ok(())
+    }
+
+    /// Begins a compaction, or goes on with one, and may leave it in the middle.
+    fn compact(&mut self, index: usize) -> Outcome {
+        let (driven, random) = (&mut self.logs[index], &mut self.random);
+        let log = driven.log.as_mut().expect("a log");
+        let (mut pass, cleaning) = match driven.pass.take() {
+            Some(under_way) => under_way,
+            None => {
+                self.now += random.below(DAY_MS as u64) as i64;
+                let (now, committed) = (TimestampMs(self.now), Offset(driven.model.durable_end));
+                let cleaned_up_to = self.log_dir.cleaned_up_to(&driven.name);
+                let facts = log.cleaning_facts(committed, cleaned_up_to)?;
+                let range = cleanable_range(&facts, cleaned_up_to, now);
+                if range.dirty_bytes == 0 {
+                    return Ok(());
+                }
+                let slots = [4, 100][random.below(2) as usize];
+                let map = OffsetMapLimits { bytes: (slots + 1) * 24, load_factor: 1.0 };
+                let io_buffer_bytes = [1, 4000][random.below(2) as usize];
+                let options = CleanerOptions { map, io_buffer_bytes };
+                let pass = log.begin_cleaning(range, committed, options, now);
+                (pass, Cleaning { end: range.end_offset.value(), now: self.now })
+            }
+        };
+        self.story.lines.push(format!("{}: compact below {}", driven.name, cleaning.end));
+        for _ in 0..random.below(30) {
+            match pass.step() {
+                Ok(CleaningStep::Worked { .. }) => {}
+                Ok(CleaningStep::Replace(cleaned)) => {
+                    self.story.lines.push("  a segment is replaced".to_owned());
+                    driven.under_way = Some(Allowed { cleaned_by: Some(cleaning), ..Allowed::after(&driven.model) });
+                    if !log.replace_segments(&cleaned, TimestampMs(cleaning.now))? {
+                        driven.under_way = None;
+                        return pass.abandon();
+                    }
+                    take_in_cleaned(log, &mut driven.model, cleaning);
+                    driven.under_way = None;
+                }
+                Ok(CleaningStep::Done(cleaned)) => {
+                    self.story.lines.push("  compacted".to_owned());
+                    return self.log_dir.checkpoint_cleaned(&driven.name, &cleaned);
+                }
+                Err(CleaningError::Truncated | CleaningError::Deleted) => return pass.abandon(),
+                Err(CleaningError::Storage(error)) => return Err(error),
+                // A batch may have more keys than four.
+                Err(CleaningError::MapTooSmall { .. }) => return pass.abandon(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        driven.pass = Some((pass, cleaning));
+        Ok(())
+    }
+
+    /// Begins a read and a flush that will be at work when other things happen.
+    fn hold_on(&mut self, index: usize) -> Outcome {
+        let driven = &mut self.logs[index];
+        self.story.lines.push(format!("{}: a reader and a flush begin", driven.name));
+        let log = driven.log.as_ref().expect("a log");
+        driven.flush = log.begin_flush();
+        if driven.readers.len() < 3 {
+            let bytes = driven.model.between(driven.model.start, driven.model.end).flat_map(|b| b.bytes.to_vec());
+            driven.readers.push((log.reader(), bytes.collect()));
+        }
+        Ok(())
+    }
+
+    /// They go on, whatever has become of the log: deleted, truncated, moved on, compacted, or another of its name.
+    fn come_late(&mut self, index: usize) -> Outcome {
+        let driven = &mut self.logs[index];
+        self.story.lines.push(format!("{}: a reader and a flush come late", driven.name));
+        for (reader, expected) in std::mem::take(&mut driven.readers) {
+            match try_read_all(&reader) {
+                Ok(read) => assert!(read == expected, "a reader sees something else"),
+                Err(StorageError::Truncated) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        driven.flush.take().map_or(Ok(()), |flush| flush.run())?;
+        driven.log.as_ref().expect("a log").close_unused_files();
         Ok(())
     }
 
@@ -454,9 +577,10 @@ impl Run {
         let mut high_watermarks = BTreeMap::new();
         for driven in &mut self.logs {
             let Some(log) = &driven.log else { continue };
-            recovery_points.extend(log.recovery_checkpoint().map(|checkpoint| (driven.name.clone(), checkpoint)));
-            starts.insert(driven.name.clone(), log.log_start_offset());
-            high_watermarks.insert(driven.name.clone(), Offset(driven.model.durable_end));
+            // Nothing to say if that was said before.
+            recovery_points.extend(log.recovery_checkpoint().map(|point| (driven.name.clone(), point)));
+            starts.insert(driven.name.clone(), log.checkpoint_at(log.log_start_offset()));
+            high_watermarks.insert(driven.name.clone(), log.checkpoint_at(Offset(driven.model.durable_end)));
             driven.model.checkpointed_high_watermark =
                 driven.model.checkpointed_high_watermark.max(driven.model.durable_end);
         }
@@ -500,6 +624,10 @@ impl Run {
         driven.model = Model { epoch: driven.model.epoch, ..Model::default() };
         driven.topics = 0;
         driven.under_way = None;
+        if self.random.below(2) == 0 {
+            // What is open stays open, in a directory of another name.
+            return self.create(index);
+        }
         self.log_dir.remove_deleted(TimestampMs(0), 0)?;
         self.create(index)
     }
@@ -514,6 +642,19 @@ fn take_back_if_full(appended: Result<Appended, StorageError>, log: &Log, model:
         model.note_sequences();
     }
     appended.map(drop)
+}
+
+/// All bytes that a reader sees. Every CRC is checked on the way.
+fn try_read_all(reader: &LogReader) -> Result<Vec<u8>, StorageError> {
+    let mut bytes = Vec::new();
+    let mut offset = reader.log_start_offset();
+    loop {
+        let limits = ReadLimits { max_bytes: 2000, end_offset: Offset(i64::MAX), at_least_one_batch: true };
+        let read = reader.read(offset, limits)?;
+        let Some(last) = batches(&read).last() else { return Ok(bytes) };
+        offset = last.expect("reads return whole batches").header.next_offset();
+        bytes.extend_from_slice(&read);
+    }
 }
 
 fn directory() -> PathBuf {

@@ -26,6 +26,7 @@ use super::retention::{BatchContext, RecordFacts, RecordsFate, batch_fate, is_re
 use super::swap::{CleanedSegment, remove_cleaned};
 use super::transactions::{AbortedTransaction, AbortedTransactions, CleanedTransactions};
 use crate::error::AtPath;
+use crate::presence::Presence;
 use crate::segment::Segment;
 use crate::{LogConfig, StorageError};
 
@@ -48,6 +49,9 @@ pub enum CleaningError {
     /// The log was truncated under the pass: begin again later.
     #[error("the log was truncated during its cleaning")]
     Truncated,
+    /// There is nothing left to clean.
+    #[error("the log was deleted during its cleaning")]
+    Deleted,
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// Intact, and still not readable: more than can be held in memory when decompressed, or not what a record is.
@@ -135,6 +139,7 @@ pub(super) struct PassLog {
     pub producers: BTreeMap<ProducerId, LastRecord>,
     pub truncations: Arc<AtomicU64>,
     pub truncations_seen: u64,
+    pub presence: Presence,
 }
 
 #[derive(Debug)]
@@ -221,7 +226,8 @@ impl CleaningPass {
     /// Goes on. Blocks on the disk.
     pub fn step(&mut self) -> Result<CleaningStep, CleaningError> {
         let before = self.stats.bytes_read + self.stats.bytes_written;
-        let step = self.try_step();
+        let presence = self.log.presence.clone();
+        let step = presence.hold(|| self.try_step()).ok_or(CleaningError::Deleted)?;
         // What was read while the log was truncated proves nothing, be it bytes or an error.
         if self.log.truncations.load(Ordering::Acquire) != self.log.truncations_seen {
             return Err(CleaningError::Truncated);
@@ -231,7 +237,8 @@ impl CleaningPass {
 
     /// Ends a pass early, and removes what it has not put in place.
     pub fn abandon(self) -> Result<(), StorageError> {
-        self.writing.map_or(Ok(()), |base_offset| remove_cleaned(&self.log.directory, base_offset))
+        let Some(base_offset) = self.writing else { return Ok(()) };
+        self.log.presence.hold(|| remove_cleaned(&self.log.directory, base_offset)).unwrap_or(Ok(()))
     }
 
     fn try_step(&mut self) -> Result<Option<CleaningStep>, CleaningError> {

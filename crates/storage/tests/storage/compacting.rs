@@ -308,6 +308,23 @@ fn aborted_data_goes_and_markers_go_after_it() {
 }
 
 #[test]
+fn a_lost_time_index_is_noticed_before_a_batch_without_records() {
+    let Fixture { directory, mut log } = fixture();
+    append(&mut log, &format!("x={}", "1".repeat(200)));
+    for _ in 0..3 {
+        roll(&mut log);
+    }
+    compact(&mut log, None, NOW);
+    assert!(show(&log).ends_with("[1..=1] 2:~=end 3:~=end"), "{}", show(&log));
+    log.close().expect("closed");
+    let path = directory.path().join("orders-0");
+    fs::remove_file(path.join("00000000000000000000.timeindex")).expect("there");
+    let reopened = open(&path, log.log_end_offset());
+    let found = reopened.reader().offset_for_timestamp(TimestampMs(1000), Offset(4)).expect("readable");
+    assert_eq!(found.map(|found| found.offset), Some(Offset(0)));
+}
+
+#[test]
 fn a_map_that_is_too_small_takes_more_passes() {
     let Fixture { directory: _directory, mut log } = fixture();
     for i in 0..10 {

@@ -48,8 +48,8 @@ async fn logs_and_checkpoints_come_back() {
         log.advance_log_start_offset(Offset(3)).expect("in range");
         log.close().expect("closed");
         recovery_points.insert(name.clone(), log.recovery_checkpoint().expect("open files"));
-        high_watermarks.insert(name.clone(), Offset(30 + i64::from(index) * 2));
-        log_start_offsets.insert(name, log.log_start_offset());
+        high_watermarks.insert(name.clone(), log.checkpoint_at(Offset(30 + i64::from(index) * 2)));
+        log_start_offsets.insert(name, log.checkpoint_at(log.log_start_offset()));
     }
     log_dir.checkpoint_recovery_points(recovery_points).expect("written");
     log_dir.checkpoint_high_watermarks(high_watermarks).expect("written");
@@ -100,10 +100,10 @@ async fn trap_31_a_recreated_partition_inherits_nothing() {
     let mut log = log_dir.create(&name, topic_id(1), Arc::new(config())).expect("created");
     append(&mut log, 50, 1);
     log.flush().expect("flushed");
-    log_dir.checkpoint_high_watermarks(BTreeMap::from([(name.clone(), Offset(50))])).expect("written");
+    log_dir.checkpoint_high_watermarks([(&name, log.checkpoint_at(Offset(50)))]).expect("written");
     let again = log_dir.create(&name, topic_id(2), Arc::new(config()));
     assert!(matches!(again, Err(StorageError::Exists { .. })));
-    log_dir.checkpoint_high_watermarks(BTreeMap::from([(name.clone(), Offset(50))])).expect("written");
+    log_dir.checkpoint_high_watermarks([(&name, log.checkpoint_at(Offset(50)))]).expect("written");
     let reader = log.reader();
     log_dir.delete(log, TimestampMs(100)).expect("deleted");
     let mut log = log_dir.create(&name, topic_id(2), Arc::new(config())).expect("created");
@@ -143,6 +143,46 @@ async fn a_truncation_voids_a_recovery_checkpoint_under_way() {
     assert_eq!(on_disk(), None);
     log_dir.checkpoint_recovery_points(checkpoint(&log)).expect("written");
     assert_eq!(on_disk(), Some(Offset(10)));
+}
+
+#[tokio::test]
+async fn a_truncation_voids_a_log_start_on_its_way_to_the_checkpoint() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let log_dir = open(directory.path());
+    let name = partition("orders", 0);
+    let mut log = log_dir.create(&name, topic_id(1), Arc::new(config())).expect("created");
+    append(&mut log, 10, 1);
+    append(&mut log, 10, 1);
+    log.advance_log_start_offset(Offset(15)).expect("in range");
+    log_dir.checkpoint_log_start_offsets([(&name, log.checkpoint_at(Offset(15)))]).expect("written");
+    let under_way = log.checkpoint_at(Offset(15));
+    log.truncate_to(Offset(10)).expect("truncated");
+    log_dir.checkpoint_log_start_offsets([(&name, under_way)]).expect("written");
+    let path = directory.path().join("log-start-offset-checkpoint");
+    assert_eq!(OffsetCheckpoint::open(path).expect("readable").get(&name), Some(Offset(10)));
+}
+
+#[tokio::test]
+async fn trap_31_what_is_under_way_for_a_deleted_log_leaves_the_next_of_its_name_alone() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let log_dir = open(directory.path());
+    let name = partition("orders", 0);
+    let mut log = log_dir.create(&name, topic_id(1), Arc::new(config())).expect("created");
+    append(&mut log, 50, 7);
+    let flush = log.begin_flush().expect("there are records");
+    let high_watermark = log.checkpoint_at(Offset(50));
+    let recovery_point = BTreeMap::from([(name.clone(), log.recovery_checkpoint().expect("never checkpointed"))]);
+    log_dir.delete(log, TimestampMs(0)).expect("deleted");
+    let next = log_dir.create(&name, topic_id(2), Arc::new(config())).expect("created");
+    flush.run().expect("nothing to do");
+    log_dir.checkpoint_high_watermarks([(&name, high_watermark)]).expect("written");
+    log_dir.checkpoint_recovery_points(recovery_point).expect("written");
+    let epochs = fs::read_to_string(next.directory().join("leader-epoch-checkpoint")).expect("readable");
+    assert_eq!(epochs, "0\n0\n");
+    for file in ["replication-offset-checkpoint", "recovery-point-offset-checkpoint"] {
+        let checkpoint = OffsetCheckpoint::open(directory.path().join(file)).expect("readable");
+        assert_eq!(checkpoint.get(&name), None, "{file}");
+    }
 }
 
 fn reader_size(reader: &vltava_storage::LogReader) -> usize {

@@ -5,6 +5,7 @@ mod batch;
 mod compacting;
 mod flushing;
 mod full_disk;
+mod inspecting;
 mod log_dirs;
 mod model;
 mod recovering;

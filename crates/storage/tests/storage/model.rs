@@ -146,8 +146,7 @@ fn check(steps: &[Step]) {
                     recovery_point: log.recovery_point(),
                     high_watermark: Offset(model.end),
                     clean_shutdown: *clean,
-                    defer_flush: false,
-                    recovery_points: None,
+                    ..LogOptions::default()
                 };
                 drop(log);
                 let report;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use vltava_broker::config::BrokerConfig;
 use vltava_host::{random, task};
-use vltava_storage::{LogDir, LogManager, MetaProperties};
+use vltava_storage::{LoadProgress, LogDir, LogManager, MetaProperties};
 use vltava_types::DirectoryId;
 
 /// The locked directories of one node.
@@ -18,10 +18,10 @@ pub struct Directories {
 impl Directories {
     /// Locks all directories and creates those that are missing. A log directory that fails is given up if others are
     /// left; the metadata directory must work.
-    pub async fn open(config: Arc<BrokerConfig>) -> anyhow::Result<Self> {
+    pub async fn open(config: Arc<BrokerConfig>, progress: LoadProgress) -> anyhow::Result<Self> {
         task::blocking(move || {
             let paths = if config.roles.broker { config.log_dirs.as_slice() } else { &[] };
-            let (logs, failed) = LogManager::open(paths);
+            let (logs, failed) = LogManager::open_observed(paths, &progress);
             for (path, error) in &failed {
                 if *path == config.metadata_log_dir || failed.len() == paths.len() {
                     bail!("the directory {} cannot be used: {error}", path.display());

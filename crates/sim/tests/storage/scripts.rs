@@ -1,0 +1,135 @@
+//! Histories that random ones have found, each on many disks.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use vltava_host::disk::{Faults, SimDisk};
+use vltava_protocol::batch::BatchBuilder;
+use vltava_storage::{LoadedLog, Log, LogConfig, LogDir, PartitionName};
+use vltava_types::{BrokerEpoch, LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicId};
+
+/// Disks that differ in what survives.
+const DISKS: u64 = 200;
+
+const DIRECTORY: &str = "/disk/data";
+
+fn name() -> PartitionName {
+    PartitionName::new("orders", PartitionIndex(0))
+}
+
+fn config() -> Arc<LogConfig> {
+    Arc::new(LogConfig { segment_bytes: 600, index_interval_bytes: 100, retention_ms: -1, ..LogConfig::default() })
+}
+
+fn open() -> Arc<LogDir> {
+    Arc::new(LogDir::open(Path::new(DIRECTORY)).expect("the disk works"))
+}
+
+fn create(log_dir: &LogDir) -> Log {
+    log_dir.create(&name(), TopicId::from_random([1; 16]), config()).expect("created")
+}
+
+/// A batch of one record.
+fn batch(base_offset: i64) -> Bytes {
+    let mut builder = BatchBuilder::new().base_offset(Offset(base_offset)).leader_epoch(LeaderEpoch(0));
+    builder.append(TimestampMs(1000), None, Some(&[b'a'; 100]), &[]);
+    builder.build()
+}
+
+fn append(log: &mut Log) -> Result<(), vltava_storage::StorageError> {
+    log.append_as_leader(&batch(log.log_end_offset().value())).map(drop)
+}
+
+/// Opens what is on the disk, as the marker allows.
+fn load(disk: &SimDisk) -> (Arc<LogDir>, LoadedLog) {
+    disk.end_process();
+    disk.restore_power();
+    let log_dir = open();
+    let is_clean = log_dir.take_clean_shutdown_marker().expect("readable").is_some();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without a driver");
+    let (mut loaded, failures) = runtime.block_on(log_dir.load(1, is_clean, |_| config())).expect("loaded");
+    assert!(failures.is_empty(), "{failures:?}");
+    (log_dir, loaded.remove(0))
+}
+
+fn close(log_dir: &LogDir, log: &mut Log) {
+    log.close().expect("closed");
+    log_dir.write_clean_shutdown_marker(BrokerEpoch(1)).expect("written");
+}
+
+/// A clean start believes what it finds. So whatever an unclean start before it did not find, or has removed, must be off
+/// the disk before the marker is written.
+#[test]
+fn what_recovery_removed_does_not_come_back_after_a_clean_shutdown() {
+    for seed in 0..DISKS {
+        let disk = SimDisk::mount("/disk", seed);
+        let log_dir = open();
+        let mut log = create(&log_dir);
+        for _ in 0..4 {
+            append(&mut log).expect("appended");
+        }
+        assert!(log.segments().len() > 1);
+        drop(log);
+        disk.lose_power();
+        let (log_dir, mut loaded) = load(&disk);
+        let end = loaded.log.log_end_offset();
+        close(&log_dir, &mut loaded.log);
+        drop(loaded);
+        disk.lose_power();
+        let (_, loaded) = load(&disk);
+        assert_eq!(loaded.log.log_end_offset(), end, "disk {seed}");
+    }
+}
+
+#[test]
+fn what_a_full_disk_took_back_does_not_come_back_after_a_clean_shutdown() {
+    for seed in 0..DISKS {
+        let disk = SimDisk::mount("/disk", seed);
+        let log_dir = open();
+        let mut log = create(&log_dir);
+        append(&mut log).expect("appended");
+        log.flush().expect("flushed");
+        let point = log.recovery_checkpoint().expect("never checkpointed");
+        log_dir.checkpoint_recovery_points([(name(), point)].into()).expect("written");
+        // Room for one of two batches.
+        let space = vltava_host::fs::space(Path::new(DIRECTORY)).expect("there is a disk");
+        disk.set_capacity(space.total_bytes - space.available_bytes + batch(0).len() as u64 + 20);
+        let two = [batch(1), batch(2)].concat();
+        assert!(log.append_as_leader(&two).expect_err("no room").is_full());
+        drop(log);
+        disk.set_capacity(u64::MAX >> 1);
+        // The machine goes on.
+        let (log_dir, mut loaded) = load(&disk);
+        assert_eq!(loaded.log.log_end_offset(), Offset(1));
+        close(&log_dir, &mut loaded.log);
+        drop(loaded);
+        disk.lose_power();
+        let (_, loaded) = load(&disk);
+        assert_eq!(loaded.log.log_end_offset(), Offset(1), "disk {seed}");
+    }
+}
+
+/// After a failed flush the page cache shows what the disk has not got, and calls it clean. A process that only starts
+/// again must not take it for durable.
+#[test]
+fn trap_27_what_a_failed_flush_lost_is_not_believed_by_the_next_process() {
+    for seed in 0..DISKS {
+        let disk = SimDisk::mount("/disk", seed);
+        let log_dir = open();
+        let mut log = create(&log_dir);
+        append(&mut log).expect("appended");
+        disk.set_faults(Faults { sync_fails_at: Some(1), ..Faults::default() });
+        log.flush().expect_err("the disk fails");
+        log_dir.mark_failed();
+        drop(log);
+        let (log_dir, mut loaded) = load(&disk);
+        let durable = loaded.log.recovery_point();
+        assert_eq!(durable, loaded.log.log_end_offset(), "everything that was kept is on disk");
+        close(&log_dir, &mut loaded.log);
+        drop(loaded);
+        disk.lose_power();
+        let (_, loaded) = load(&disk);
+        assert_eq!(loaded.log.log_end_offset(), durable, "disk {seed}");
+    }
+}
