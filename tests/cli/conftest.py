@@ -24,6 +24,7 @@ CLASSES = {
     "kafka-log-dirs": "org.apache.kafka.tools.LogDirsCommand",
     "kafka-broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
     "kafka-cluster": "org.apache.kafka.tools.ClusterTool",
+    "kafka-dump-log": "org.apache.kafka.tools.DumpLogSegments",
 }
 
 #: What the two write about stands under names that begin with these, so that neither meets the other's traces.
