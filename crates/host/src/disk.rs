@@ -104,9 +104,18 @@ impl SimDisk {
         !self.lock().has_power
     }
 
+    /// Whether a sync has failed since there was power.
+    #[must_use]
+    pub fn has_failed_a_sync(&self) -> bool {
+        self.lock().has_failed_a_sync
+    }
+
     /// The disk works again, without faults. Files that were open before stay dead.
     pub fn restore_power(&self) {
         let mut state = self.lock();
+        if !state.has_power {
+            state.has_failed_a_sync = false;
+        }
         state.has_power = true;
         state.faults = Faults::default();
     }
@@ -147,6 +156,7 @@ struct State {
     unsynced: Vec<EntryChange>,
     capacity: u64,
     has_power: bool,
+    has_failed_a_sync: bool,
     /// Files that were opened in an earlier one are dead.
     boot: u64,
     faults: Faults,
@@ -242,6 +252,7 @@ impl State {
             unsynced: Vec::new(),
             capacity: 1 << 40,
             has_power: true,
+            has_failed_a_sync: false,
             boot: 0,
             faults: Faults::default(),
             counts: Counts::default(),
@@ -266,6 +277,7 @@ impl State {
                 is_due(&mut self.faults.sync_fails_at) || self.faults.syncs_fail
             }
         };
+        self.has_failed_a_sync |= fails && kind == Kind::Sync;
         if fails { Err(io_error("the disk failed")) } else { Ok(()) }
     }
 
