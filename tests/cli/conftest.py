@@ -24,7 +24,6 @@ CLASSES = {
     "kafka-log-dirs": "org.apache.kafka.tools.LogDirsCommand",
     "kafka-broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
     "kafka-cluster": "org.apache.kafka.tools.ClusterTool",
-    "kafka-dump-log": "org.apache.kafka.tools.DumpLogSegments",
 }
 
 #: What the two write about stands under names that begin with these, so that neither meets the other's traces.
@@ -50,7 +49,10 @@ class KafkaTools:
         )
 
     def run(self, tool: str, arguments: list[str]) -> tuple[int, str]:
-        request = {"class": CLASSES[tool], "arguments": arguments}
+        return self.run_class(CLASSES[tool], arguments)
+
+    def run_class(self, main_class: str, arguments: list[str]) -> tuple[int, str]:
+        request = {"class": main_class, "arguments": arguments}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()

@@ -67,7 +67,7 @@ def logs(directory: Path) -> list[Path]:
 
 def dump(tools: KafkaTools, files: list[Path], *options: str) -> str:
     assert files
-    code, out = tools.run("kafka-dump-log", ["--files", ",".join(map(str, files)), *options])
+    code, out = tools.run_class("org.apache.kafka.tools.DumpLogSegments", ["--files", ",".join(map(str, files)), *options])
     assert code == 0, out
     complaint = COMPLAINTS.search(re.sub(r"payload: .*", "", out))
     assert not complaint, out[max(0, complaint.start() - 300):complaint.end() + 300]

@@ -83,8 +83,9 @@ def shell(tmp_path):
 
 
 def deprecated(kind: str) -> str:
-    """What Kafka's tools of this release say first to what older tutorials write."""
-    return ("Option --property is deprecated and will be removed in a future version. "
+    """What Kafka's tools of this release say first to what older tutorials write, each in words of its own."""
+    word = {"reader": "Warning:", "formatter": "Option"}[kind]
+    return (f"{word} --property is deprecated and will be removed in a future version. "
             f"Use --{kind}-property instead.\n")
 
 
