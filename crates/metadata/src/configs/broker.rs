@@ -389,7 +389,8 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .honoured()
         .says("Replicas of __consumer_offsets, at most the live brokers."),
     int("offsets.topic.segment.bytes", "104857600", High)
-        .at_least(1)
+        // Kafka takes less here, and then refuses to create the topic, again and again.
+        .at_least(1 << 20)
         .honoured()
         .says("The segment size of __consumer_offsets."),
     class(
