@@ -138,8 +138,6 @@ pub struct StorageSettings {
     pub scrub_interval: Option<Duration>,
     /// `vltava.scrub.bytes.per.second`.
     pub scrub_bytes_per_second: u64,
-    /// `replica.alter.log.dirs.io.max.bytes.per.second`, for each replica that is moved between directories.
-    pub move_bytes_per_second: u64,
     /// `vltava.disk.reserve.bytes`: produce requests are refused while a log directory has less free space.
     pub disk_reserve_bytes: u64,
 }
@@ -526,10 +524,6 @@ fn read_storage(reader: &mut Reader<'_>) -> StorageSettings {
         high_watermark_checkpoint_interval: reader.millis("replica.high.watermark.checkpoint.interval.ms", 5_000),
         scrub_interval: Some(reader.millis("vltava.scrub.interval.ms", 604_800_000)).filter(|time| !time.is_zero()),
         scrub_bytes_per_second: reader.long("vltava.scrub.bytes.per.second", 4_194_304).max(1).unsigned_abs(),
-        move_bytes_per_second: reader
-            .long("replica.alter.log.dirs.io.max.bytes.per.second", i64::MAX)
-            .max(1)
-            .unsigned_abs(),
         disk_reserve_bytes: reader.long("vltava.disk.reserve.bytes", 67_108_864).max(0).unsigned_abs(),
     }
 }

@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod partition;
 mod partition_config;
 mod producer_ids;
+mod quota;
 mod read_replica;
 mod replica_fetcher;
 pub mod replica_manager;

@@ -43,6 +43,7 @@ pub use damage::{Damage, on_damage};
 pub use follower::LeaderNewsError;
 #[cfg(vltava_sim)]
 pub use inspection::Inspection;
+pub(crate) use leader::ThrottledSides;
 pub use leader::{FollowerRead, NotLeading};
 pub(crate) use relocation::{COPY_BYTES, RelocationError};
 

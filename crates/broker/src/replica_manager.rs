@@ -40,8 +40,9 @@ use crate::isr;
 use crate::metrics::{FlushDurations, LogDirLabel, duration_histogram};
 use crate::partition::{Partition, Surroundings};
 use crate::partition_config::PartitionConfig;
+use crate::quota::Quota;
 use crate::replica_fetcher::{FetcherContext, Fetchers};
-use crate::replica_stream;
+use crate::replica_stream::{self, Rates, Throttle};
 
 /// Threads that flush the logs of one directory.
 const FLUSH_THREADS: usize = 16;
@@ -68,6 +69,10 @@ pub struct ReplicaManager {
     not_opened: Mutex<BTreeMap<TopicPartition, NotOpened>>,
     /// Replicas on their way to another directory.
     relocations: Mutex<BTreeMap<TopicPartition, Arc<Relocation>>>,
+    /// Of moves between log directories.
+    move_quota: Quota,
+    /// Of what is sent to replicas that are not in sync.
+    leader_quota: Quota,
     fetchers: Fetchers,
     /// -1 until registered.
     broker_epoch: Arc<AtomicI64>,
@@ -142,6 +147,8 @@ impl ReplicaManager {
             partitions: RwLock::default(),
             not_opened: Mutex::default(),
             relocations: Mutex::default(),
+            move_quota: Quota::default(),
+            leader_quota: Quota::default(),
             fetchers,
             broker_epoch,
             previous_broker_epoch: loaded.previous_broker_epoch,
@@ -314,6 +321,13 @@ impl ReplicaManager {
         self.disks.iter().find(|disk| Arc::ptr_eq(&disk.log_dir, log_dir))
     }
 
+    /// A limit in bytes per second as it is now for this broker.
+    fn rate(&self, name: &str, broker_id: BrokerId) -> u64 {
+        let image = self.applied.borrow().clone();
+        let configs = Configs { image: &image, broker_id, properties: &self.config.properties };
+        configs.broker_number(name).unwrap_or(i64::MAX).max(0).unsigned_abs()
+    }
+
     fn partition_config(&self, image: &ClusterImage, topic_id: TopicId) -> Arc<PartitionConfig> {
         let configs = Configs { image, broker_id: self.config.node_id, properties: &self.config.properties };
         Arc::new(PartitionConfig::new(configs.topic(topic_id), &self.config))
@@ -328,7 +342,12 @@ impl ReplicaHandler for ReplicaManager {
             return;
         }
         tracing::debug!(follower = %hello.follower, "a follower opened its stream");
-        replica_stream::serve(&hello, frames, updates, |id| self.partition(id)).await;
+        let rates = || Rates {
+            leader: self.rate("leader.replication.throttled.rate", self.config.node_id),
+            follower: self.rate("follower.replication.throttled.rate", hello.follower),
+        };
+        let throttle = Throttle { leader: &self.leader_quota, follower: Quota::default(), rates: &rates };
+        replica_stream::serve(&hello, frames, updates, |id| self.partition(id), throttle).await;
     }
 }
 

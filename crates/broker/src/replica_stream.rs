@@ -3,13 +3,17 @@
 //! Partitions mark a subscription when it has news (records, a high watermark, the end of the leadership). The sender
 //! looks at marked subscriptions only, so that idle partitions cost nothing, and sends ahead of the follower's word by
 //! a limited number of bytes. Receiving and sending run side by side: neither waits for the other.
+//!
+//! What an operator throttles (KIP-73) waits beside the backlog, and holds up nothing else of the stream.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use vltava_peer::replica::{
     Acknowledge, FollowerFrame, FollowerFrames, Hello, LeaderFrame, News, Subscribe, SubscriptionId, Update,
 };
@@ -17,7 +21,8 @@ use vltava_replication::FetchPosition;
 use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, TopicPartition};
 
 use crate::dirty_set::DirtySet;
-use crate::partition::Partition;
+use crate::partition::{Partition, ThrottledSides};
+use crate::quota::Quota;
 
 /// Bytes read of one partition at a time. Larger pieces fall out of the processor's caches between the socket and the
 /// follower's log.
@@ -32,12 +37,52 @@ const FRAME_UPDATES: usize = 1024;
 /// Subscriptions of one stream; a follower with more is sent away.
 const MAX_SUBSCRIPTIONS: usize = 1_000_000;
 
+/// What is throttled is looked at again this often at least: its limit may be another by then, or the replica in sync.
+const THROTTLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Bytes per second.
+pub(crate) struct Rates {
+    pub leader: u64,
+    pub follower: u64,
+}
+
+/// What limits replication to replicas that are not in sync.
+pub(crate) struct Throttle<'a> {
+    /// Of all streams of this broker together.
+    pub leader: &'a Quota,
+    /// Of this stream. A follower of several leaders receives so much from each.
+    pub follower: Quota,
+    pub rates: &'a (dyn Fn() -> Rates + Sync),
+}
+
+impl Throttle<'_> {
+    /// How long to wait before more is sent.
+    fn pause(&self, sides: ThrottledSides) -> Duration {
+        if sides == ThrottledSides::default() {
+            return Duration::ZERO;
+        }
+        let rates = (self.rates)();
+        let of = |counts: bool, quota: &Quota, rate| if counts { quota.pause(rate) } else { Duration::ZERO };
+        of(sides.leader, self.leader, rates.leader).max(of(sides.follower, &self.follower, rates.follower))
+    }
+
+    fn record(&self, sides: ThrottledSides, bytes: u64) {
+        if sides.leader {
+            self.leader.record(bytes);
+        }
+        if sides.follower {
+            self.follower.record(bytes);
+        }
+    }
+}
+
 /// Serves one follower until its stream ends. `partition` finds what is hosted here.
 pub(crate) async fn serve(
     hello: &Hello,
     mut frames: FollowerFrames,
     updates: mpsc::Sender<LeaderFrame>,
     partition: impl Fn(TopicPartition) -> Option<Arc<Partition>>,
+    throttle: Throttle<'_>,
 ) {
     let stream = FollowerStream::new(hello.follower, hello.credit_bytes);
     let receive = async {
@@ -57,14 +102,17 @@ pub(crate) async fn serve(
         }
     };
     let send = async {
-        let mut sender = Sender::new(&stream);
+        let mut sender = Sender::new(&stream, throttle);
         loop {
             while let Some(frame) = sender.next_frame() {
                 if updates.send(frame).await.is_err() {
                     return;
                 }
             }
-            stream.dirty.wait().await;
+            match sender.pause() {
+                None => stream.dirty.wait().await,
+                Some(pause) => _ = timeout(pause, stream.dirty.wait()).await,
+            }
         }
     };
     tokio::select! {
@@ -194,16 +242,35 @@ struct Sender<'a> {
     /// Where the last frame stopped: the next one goes on from there, so that all get their turn.
     turn: SubscriptionId,
     sent_bytes: u64,
+    throttle: Throttle<'a>,
+    /// Subscriptions that have to wait, and how long.
+    throttled: BTreeSet<SubscriptionId>,
+    pause: Duration,
 }
 
 impl<'a> Sender<'a> {
-    const fn new(stream: &'a FollowerStream) -> Self {
-        Self { stream, backlog: BTreeSet::new(), turn: 0, sent_bytes: 0 }
+    const fn new(stream: &'a FollowerStream, throttle: Throttle<'a>) -> Self {
+        Self {
+            stream,
+            backlog: BTreeSet::new(),
+            turn: 0,
+            sent_bytes: 0,
+            throttle,
+            throttled: BTreeSet::new(),
+            pause: THROTTLE_PAUSE,
+        }
+    }
+
+    /// How long there is nothing to do unless the stream has news; `None` if nothing is throttled.
+    fn pause(&self) -> Option<Duration> {
+        (!self.throttled.is_empty()).then_some(self.pause)
     }
 
     /// `None` if there is nothing to send, or no credit to send it with.
     fn next_frame(&mut self) -> Option<LeaderFrame> {
         self.backlog.append(&mut self.stream.dirty.take());
+        self.backlog.append(&mut self.throttled);
+        self.pause = THROTTLE_PAUSE;
         let mut updates = std::mem::take(&mut *self.stream.ends.lock());
         let mut bytes = 0;
         let from_turn = self.backlog.range(self.turn..).chain(self.backlog.range(..self.turn));
@@ -233,6 +300,13 @@ impl<'a> Sender<'a> {
         self.backlog.remove(&id);
         let Subscribed { partition, leader_epoch, next_offset, sent_offsets } =
             self.stream.subscriptions.lock().get(&id).cloned()?;
+        let sides = partition.throttled_sides(self.stream.follower);
+        let pause = self.throttle.pause(sides);
+        if !pause.is_zero() {
+            self.throttled.insert(id);
+            self.pause = self.pause.min(pause);
+            return None;
+        }
         let read = match partition.read_for_follower(leader_epoch, next_offset, CHUNK_BYTES) {
             Ok(read) => read,
             Err(code) => {
@@ -244,6 +318,7 @@ impl<'a> Sender<'a> {
         if read.has_more {
             self.backlog.insert(id);
         }
+        self.throttle.record(sides, read.records.len() as u64);
         let offsets = (read.high_watermark, read.log_start_offset);
         if read.records.is_empty() && sent_offsets == Some(offsets) {
             return None;

@@ -37,6 +37,13 @@ pub struct FollowerRead {
     pub has_more: bool,
 }
 
+/// Which limits count for what is sent to a follower (KIP-73).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ThrottledSides {
+    pub leader: bool,
+    pub follower: bool,
+}
+
 /// Records as read for one follower, kept for the others: all of them need the same bytes at about the same time.
 #[derive(Clone)]
 pub(super) struct Chunk {
@@ -170,6 +177,20 @@ impl Partition {
             self.wake_waiters(&guard);
         }
         Ok(())
+    }
+
+    /// The limits for this follower as long as it is not in sync.
+    pub(crate) fn throttled_sides(&self, follower: BrokerId) -> ThrottledSides {
+        let state = self.state.lock();
+        let Role::Leader(leader) = &state.role else { return ThrottledSides::default() };
+        if leader.isr().contains(&follower) {
+            return ThrottledSides::default();
+        }
+        let (topic, partition) = (&state.config.topic, self.id.partition);
+        ThrottledSides {
+            leader: topic.leader_throttled_replicas.contains(partition, self.surroundings.node_id),
+            follower: topic.follower_throttled_replicas.contains(partition, follower),
+        }
     }
 
     /// What comes next for a follower that has everything below `next_offset`.

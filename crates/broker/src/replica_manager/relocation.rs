@@ -5,18 +5,20 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use vltava_host::task;
 use vltava_storage::{Copied, FutureLog};
 use vltava_types::{ErrorCode, TopicPartition};
 
 use super::ReplicaManager;
-use super::scrub::pause;
 use crate::disk::{Disk, Writer};
 use crate::partition::{COPY_BYTES, Partition, RelocationError};
 
 /// The pause before it is looked again whether there is room for more.
 const ROOM_PAUSE: Duration = Duration::from_secs(1);
+
+/// A move that is slowed down looks this often whether it is cancelled, or its limit another.
+const THROTTLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// One replica on its way.
 pub(super) struct Relocation {
@@ -73,6 +75,11 @@ impl ReplicaManager {
         Ok(())
     }
 
+    /// How long moves have to wait by the limit of the moment.
+    fn move_pause(&self) -> Duration {
+        self.move_quota.pause(self.rate("replica.alter.log.dirs.io.max.bytes.per.second", self.config.node_id))
+    }
+
     /// The replicas that are on their way to this disk.
     pub(super) fn futures_on(&self, disk: &Arc<Disk>) -> Vec<FutureReplica> {
         let relocations = self.relocations.lock();
@@ -108,11 +115,8 @@ impl ReplicaManager {
 }
 
 async fn run(manager: Weak<ReplicaManager>, partition: Arc<Partition>, relocation: Arc<Relocation>) {
-    let Some(bytes_per_second) = manager.upgrade().map(|manager| manager.config.storage.move_bytes_per_second) else {
-        return;
-    };
     let source = partition.disk();
-    let outcome = relocate(&partition, &relocation, bytes_per_second).await;
+    let outcome = relocate(&manager, &partition, &relocation).await;
     let (from, to) = (source.log_dir.path().display(), relocation.target.log_dir.path().display());
     match outcome {
         Ok(true) => tracing::info!(partition = %partition.name(), %from, %to, "moved the replica"),
@@ -136,9 +140,9 @@ async fn run(manager: Weak<ReplicaManager>, partition: Arc<Partition>, relocatio
 
 /// Returns whether it was moved, rather than cancelled.
 async fn relocate(
+    manager: &Weak<ReplicaManager>,
     partition: &Arc<Partition>,
     relocation: &Arc<Relocation>,
-    bytes_per_second: u64,
 ) -> Result<bool, RelocationError> {
     let mut future = on_disk(partition, relocation, |partition, target| partition.begin_relocation(target)).await?;
     loop {
@@ -150,7 +154,10 @@ async fn relocate(
             sleep(ROOM_PAUSE).await;
             continue;
         }
-        let started = Instant::now();
+        if let Some(pause) = manager.upgrade().map(|manager| manager.move_pause()).filter(|pause| !pause.is_zero()) {
+            sleep(pause.min(THROTTLE_PAUSE)).await;
+            continue;
+        }
         let copied;
         (future, copied) = on_disk(partition, relocation, move |partition, _| {
             let mut future = future;
@@ -169,7 +176,9 @@ async fn relocate(
             }
             Ok(Copied::Bytes(bytes)) => {
                 relocation.target.room.on_appended(usize::try_from(bytes).unwrap_or(usize::MAX));
-                sleep(pause(bytes, bytes_per_second, started.elapsed())).await;
+                if let Some(manager) = manager.upgrade() {
+                    manager.move_quota.record(bytes);
+                }
             }
             Ok(Copied::Everything) => unreachable!("that is all"),
             Err(RelocationError::Target(error)) if error.is_full() => relocation.target.on_error(&error),

@@ -89,7 +89,11 @@ pub(super) const TABLE: &[ConfigDef] = &[
     int("fetch.max.bytes", "57671680", Medium).at_least(1024).honoured().says("The most that one fetch returns."),
     int("fetch.purgatory.purge.interval.requests", "1000", Medium),
     boolean("follower.fetch.last.tiered.offset.enable", "false", Medium),
-    long("follower.replication.throttled.rate", "9223372036854775807", Medium).at_least(0).cluster_wide(),
+    long("follower.replication.throttled.rate", "9223372036854775807", Medium)
+        .at_least(0)
+        .cluster_wide()
+        .honoured()
+        .says("What each leader sends at most, in bytes per second, to this broker's throttled replicas until they are in sync."),
     int("group.consumer.assignment.interval.ms", "1000", Medium),
     list("group.consumer.assignors", "uniform,range", Medium),
     int("group.consumer.heartbeat.interval.ms", "5000", Medium),
@@ -166,7 +170,11 @@ pub(super) const TABLE: &[ConfigDef] = &[
     int("leader.imbalance.per.broker.percentage", "10", High)
         .honoured()
         .says("How many leaders of a broker may not be preferred before they are moved."),
-    long("leader.replication.throttled.rate", "9223372036854775807", Medium).at_least(0).cluster_wide(),
+    long("leader.replication.throttled.rate", "9223372036854775807", Medium)
+        .at_least(0)
+        .cluster_wide()
+        .honoured()
+        .says("What this broker sends at most, in bytes per second, to replicas that are not in sync, where it leads throttled ones."),
     string(
         "listener.security.protocol.map",
         "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
@@ -447,8 +455,10 @@ pub(super) const TABLE: &[ConfigDef] = &[
     unset_string("remote.log.storage.manager.class.path", Medium),
     string("remote.log.storage.manager.impl.prefix", "rsm.config.", Medium),
     boolean("remote.log.storage.system.enable", "false", Medium),
-    long("replica.alter.log.dirs.io.max.bytes.per.second", "9223372036854775807", Medium).honoured()
-        .says("How fast a replica that moves to another log directory is copied, in bytes per second."),
+    long("replica.alter.log.dirs.io.max.bytes.per.second", "9223372036854775807", Medium)
+        .cluster_wide()
+        .honoured()
+        .says("How fast replicas that move to other log directories are copied, in bytes per second, all together."),
     int("replica.fetch.backoff.ms", "1000", Medium).at_least(0),
     int("replica.fetch.max.bytes", "1048576", Medium).at_least(0),
     int("replica.fetch.min.bytes", "1", High),

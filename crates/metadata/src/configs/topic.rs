@@ -59,17 +59,19 @@ pub(super) const TABLE: &[ConfigDef] = &[
         .synonyms(from![same_unit("log.flush.interval.ms"), same_unit("log.flush.scheduler.interval.ms")])
         .honoured()
         .says("The log is flushed to disk after so long."),
-    list("follower.replication.throttled.replicas", "", Medium)
-        .valid(Valid::ThrottledReplicas)
-        .says("Replicas whose replication is throttled on the follower."),
+    list("follower.replication.throttled.replicas", "", Medium).valid(Valid::ThrottledReplicas).honoured().says(
+        "Replicas (partition:broker,... or *) that are sent, until they are in sync, no more than the broker's \
+               follower.replication.throttled.rate.",
+    ),
     int("index.interval.bytes", "4096", Medium)
         .at_least(0)
         .synonyms(from![same_unit("log.index.interval.bytes")])
         .honoured()
         .says("An index entry is added after so many bytes of the log."),
-    list("leader.replication.throttled.replicas", "", Medium)
-        .valid(Valid::ThrottledReplicas)
-        .says("Replicas whose replication is throttled on the leader."),
+    list("leader.replication.throttled.replicas", "", Medium).valid(Valid::ThrottledReplicas).honoured().says(
+        "Leaders (partition:broker,... or *) that send to replicas that are not in sync no more than the broker's \
+               leader.replication.throttled.rate.",
+    ),
     long("local.retention.bytes", "-2", Medium)
         .at_least(-2)
         .synonyms(from![same_unit("log.local.retention.bytes")])

@@ -1,5 +1,9 @@
 //! A topic's configs as types, for those who act on them.
 
+use std::collections::BTreeSet;
+
+use vltava_types::{BrokerId, PartitionIndex};
+
 use super::define::ConfigDef;
 use super::topic_config as find;
 use super::value::ConfigValue;
@@ -40,6 +44,42 @@ pub struct TopicConfig {
     pub unclean_leader_election_enable: bool,
     /// `vltava.durability` is `flush`: a replica acknowledges only what is on disk.
     pub flushes_before_acknowledging: bool,
+    /// Leaders that send to replicas that are not in sync no faster than `leader.replication.throttled.rate`.
+    pub leader_throttled_replicas: ThrottledReplicas,
+    /// Replicas that are sent, until they are in sync, no more than `follower.replication.throttled.rate`.
+    pub follower_throttled_replicas: ThrottledReplicas,
+}
+
+/// `leader.replication.throttled.replicas` or `follower.replication.throttled.replicas` (KIP-73).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ThrottledReplicas {
+    /// `*`.
+    All,
+    /// `partition:broker` each.
+    Listed(BTreeSet<(PartitionIndex, BrokerId)>),
+}
+
+impl ThrottledReplicas {
+    #[must_use]
+    pub fn contains(&self, partition: PartitionIndex, broker: BrokerId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Listed(replicas) => replicas.contains(&(partition, broker)),
+        }
+    }
+
+    /// What is no pair of numbers was refused when it was set.
+    fn new(value: &ConfigValue) -> Self {
+        let ConfigValue::List(list) = value else { return Self::Listed(BTreeSet::new()) };
+        if list == &["*"] {
+            return Self::All;
+        }
+        let pair = |element: &String| {
+            let (partition, broker) = element.split_once(':')?;
+            Some((PartitionIndex(partition.parse().ok()?), BrokerId(broker.parse().ok()?)))
+        };
+        Self::Listed(list.iter().filter_map(pair).collect())
+    }
 }
 
 /// `compression.type`.
@@ -122,6 +162,8 @@ impl TopicConfig {
             segment_ms: long("segment.ms"),
             unclean_leader_election_enable: boolean("unclean.leader.election.enable"),
             flushes_before_acknowledging: is_text("vltava.durability", "flush"),
+            leader_throttled_replicas: ThrottledReplicas::new(&get("leader.replication.throttled.replicas")),
+            follower_throttled_replicas: ThrottledReplicas::new(&get("follower.replication.throttled.replicas")),
         }
     }
 }
