@@ -129,7 +129,7 @@ class Comparison:
         if ours != kafka:
             pytest.fail(f"\n$ {line}\n--- Kafka: {kafka[0]}\n{kafka[1]}\n--- ours: {ours[0]}\n{ours[1]}", pytrace=False)
         if code is not None:
-            assert ours[0] == code, f"$ {line}: exit code {ours[0]}"
+            assert ours[0] == code, f"$ {line}: exit code {ours[0]}\n{ours[1]}"
         return ours[1]
 
     def file(self, name: str, contents) -> str:

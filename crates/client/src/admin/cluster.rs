@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use vltava_protocol::make;
 use vltava_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use vltava_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use vltava_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use vltava_protocol::messages::describe_configs_response::DescribeConfigsResult;
 use vltava_protocol::messages::describe_log_dirs_response::DescribeLogDirsResult;
@@ -13,10 +14,10 @@ use vltava_protocol::messages::incremental_alter_configs_request::{AlterConfigsR
 use vltava_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use vltava_protocol::messages::list_partition_reassignments_response::OngoingTopicReassignment;
 use vltava_protocol::messages::{
-    AlterPartitionReassignmentsRequest, ApiVersionsRequest, ApiVersionsResponse, DescribeClusterRequest,
-    DescribeClusterResponse, DescribeConfigsRequest, DescribeLogDirsRequest, DescribeQuorumRequest,
-    DescribeQuorumResponse, ElectLeadersRequest, IncrementalAlterConfigsRequest, ListConfigResourcesRequest,
-    ListPartitionReassignmentsRequest, UnregisterBrokerRequest,
+    AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, ApiVersionsRequest, ApiVersionsResponse,
+    DescribeClusterRequest, DescribeClusterResponse, DescribeConfigsRequest, DescribeLogDirsRequest,
+    DescribeQuorumRequest, DescribeQuorumResponse, ElectLeadersRequest, IncrementalAlterConfigsRequest,
+    ListConfigResourcesRequest, ListPartitionReassignmentsRequest, UnregisterBrokerRequest,
 };
 
 use super::{Admin, AdminError, ApiError, ByPartition, Partition, To, by_topic};
@@ -27,6 +28,7 @@ const INCREMENTAL_ALTER_CONFIGS_VERSION: i16 = 1;
 const LIST_CONFIG_RESOURCES_VERSION: i16 = 1;
 const ELECT_LEADERS_VERSION: i16 = 2;
 const DESCRIBE_LOG_DIRS_VERSION: i16 = 4;
+const ALTER_REPLICA_LOG_DIRS_VERSION: i16 = 2;
 const DESCRIBE_QUORUM_VERSION: i16 = 2;
 const API_VERSIONS_VERSION: i16 = 3;
 const UNREGISTER_BROKER_VERSION: i16 = 0;
@@ -174,6 +176,37 @@ impl Admin {
             })
             .await?;
         Ok(response.results)
+    }
+
+    /// Moves replicas on one broker to these log directories, each a path. A move there that is under way goes on, one to
+    /// elsewhere is given up. Each has an outcome of its own; ReplicaNotAvailable says that the broker has no such replica.
+    pub async fn alter_replica_log_dirs(
+        &mut self,
+        broker: i32,
+        directories: &BTreeMap<Partition, String>,
+    ) -> Result<ByPartition<()>, AdminError> {
+        let mut by_path = BTreeMap::<&str, Vec<&Partition>>::new();
+        for (partition, path) in directories {
+            by_path.entry(path).or_default().push(partition);
+        }
+        let dirs = by_path.into_iter().map(|(path, partitions)| {
+            let topics = by_topic(partitions.into_iter().map(|partition| (partition, ()))).into_iter();
+            let topics = topics.map(|(name, partitions)| {
+                let partitions = partitions.into_iter().map(|(index, ())| index).collect();
+                make!(AlterReplicaLogDirTopic { name: name.into(), partitions })
+            });
+            make!(AlterReplicaLogDir { path: path.into(), topics: topics.collect() })
+        });
+        let request = make!(AlterReplicaLogDirsRequest { dirs: dirs.collect() });
+        let to = To::Broker(broker);
+        let response = self.call(to, ALTER_REPLICA_LOG_DIRS_VERSION, &request, |_| Ok(())).await?;
+        let results = response.results.iter().flat_map(|topic| {
+            topic.partitions.iter().map(|partition| {
+                let outcome = ApiError::check(partition.error_code, None);
+                ((topic.topic_name.to_string(), partition.partition_index), outcome)
+            })
+        });
+        Ok(results.collect())
     }
 
     /// The metadata quorum: its leader, its voters and who follows it.

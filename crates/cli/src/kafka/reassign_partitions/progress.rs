@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vltava_client::admin::Partition;
 
-use super::Moves;
+use super::current::{Moves, Placement};
 use super::document::{Replica, Target};
 use crate::kafka::join;
 
@@ -47,17 +47,28 @@ pub fn states(targets: &[Target], under_way: &Moves, current: &BTreeMap<Partitio
     lines.join("\n")
 }
 
-pub fn directory_states(placed: &BTreeMap<Replica, String>, found: &BTreeMap<Replica, String>) -> String {
+pub fn directory_states(placed: &BTreeMap<Replica, String>, found: &BTreeMap<Replica, Placement>) -> String {
     let lines = placed.iter().map(|(replica, directory)| {
         let Replica { broker, topic, partition } = replica;
-        match found.get(replica) {
-            Some(current) if current == directory => format!("Reassignment of replica {replica} completed successfully."),
-            Some(current) => format!(
-                "Partition {topic}-{partition} on broker {broker} is not being moved from log dir {current} to {directory}."
-            ),
-            None => format!(
+        let Placement { current, future } = found.get(replica).cloned().unwrap_or_default();
+        match (current, future) {
+            (None, _) => format!(
                 "Partition {topic}-{partition} is not found in any live log dir on broker {broker}. There is likely an \
                  offline log directory on the broker."
+            ),
+            (Some(_), Some(future)) if future == *directory => {
+                format!("Reassignment of replica {replica} is still in progress.")
+            }
+            (Some(_), Some(future)) => format!(
+                "Partition {topic}-{partition} on broker {broker} is being moved to log dir {future} instead of \
+                 {directory}."
+            ),
+            (Some(current), None) if current == *directory => {
+                format!("Reassignment of replica {replica} completed successfully.")
+            }
+            (Some(current), None) => format!(
+                "Partition {topic}-{partition} on broker {broker} is not being moved from log dir {current} to \
+                 {directory}."
             ),
         }
     });
@@ -72,7 +83,7 @@ mod tests {
     use vltava_protocol::make;
     use vltava_protocol::messages::list_partition_reassignments_response::OngoingPartitionReassignment;
 
-    use super::{Moves, Replica, Target, directory_states, listed, states};
+    use super::{Moves, Placement, Replica, Target, directory_states, listed, states};
 
     fn moving() -> Moves {
         let moving = make!(OngoingPartitionReassignment {
@@ -113,12 +124,23 @@ mod tests {
     #[test]
     fn a_replica_is_where_it_should_be_or_not() {
         let replica = |broker| Replica { broker, topic: "t".to_owned(), partition: 0 };
-        let placed: BTreeMap<_, _> = (1..=3).map(|broker| (replica(broker), "/d".to_owned())).collect();
-        let found = BTreeMap::from([(replica(1), "/d".to_owned()), (replica(2), "/e".to_owned())]);
+        let placed: BTreeMap<_, _> = (1..=5).map(|broker| (replica(broker), "/d".to_owned())).collect();
+        let at = |current: &str, future: Option<&str>| Placement {
+            current: Some(current.to_owned()),
+            future: future.map(str::to_owned),
+        };
+        let found = BTreeMap::from([
+            (replica(1), at("/d", None)),
+            (replica(2), at("/e", None)),
+            (replica(4), at("/e", Some("/d"))),
+            (replica(5), at("/e", Some("/f"))),
+        ]);
         expect![[r#"
             Reassignment of replica t-0-1 completed successfully.
             Partition t-0 on broker 2 is not being moved from log dir /e to /d.
-            Partition t-0 is not found in any live log dir on broker 3. There is likely an offline log directory on the broker."#]]
+            Partition t-0 is not found in any live log dir on broker 3. There is likely an offline log directory on the broker.
+            Reassignment of replica t-0-4 is still in progress.
+            Partition t-0 on broker 5 is being moved to log dir /f instead of /d."#]]
         .assert_eq(&directory_states(&placed, &found));
     }
 }

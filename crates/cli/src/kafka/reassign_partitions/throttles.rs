@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use vltava_client::admin::{ConfigChange, ConfigResourceType, Partition};
 use vltava_client::{Admin, AdminError};
 
-use super::{Moves, Target};
+use super::Moves;
+use super::document::Target;
 
 const LEADER_RATE: &str = "leader.replication.throttled.rate";
 const FOLLOWER_RATE: &str = "follower.replication.throttled.rate";
