@@ -48,6 +48,10 @@ soak *arguments:
 containers-here:
     deploy/image/with-docker cargo xtask containers
 
+# Build kubectl, and have it kustomize and dry-run the Kubernetes manifests.
+kubectl:
+    cargo xtask kubectl
+
 # Measure start, memory and size beside Apache Kafka's, on this machine in the same run.
 beside-kafka *arguments:
     cargo xtask beside-kafka {{arguments}}

@@ -83,6 +83,19 @@ pub fn kustomize() -> anyhow::Result<PathBuf> {
     Ok(directory.join("kustomize"))
 }
 
+/// kubectl; returns the program.
+pub fn kubectl() -> anyhow::Result<PathBuf> {
+    let source = root().join("tests/deploy/kubectl");
+    let directory = target().join("clients/kubectl");
+    std::fs::create_dir_all(&directory)?;
+    let program = directory.join("kubectl");
+    once(&directory, &std::fs::read_to_string(source.join("go.mod"))?, || {
+        run(Command::new("go").args(["build", "-o"]).arg(&program).arg(".").current_dir(&source))
+            .context("Go is needed (on Debian: apt-get install golang-go)")
+    })?;
+    Ok(program)
+}
+
 /// Runs `install` unless it succeeded before for the same contents.
 fn once(directory: &Path, contents: &str, install: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let marker = directory.join(".installed");

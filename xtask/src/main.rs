@@ -69,6 +69,8 @@ enum Task {
     Image,
     /// Run the compose files and the image in containers. Needs a docker engine and docker-compose.
     Containers,
+    /// Build kubectl, and run the Kubernetes manifests through its kustomize and its client dry runs.
+    Kubectl,
     /// Half an hour of steady load on three brokers, past retention and compaction: nothing may grow.
     Soak {
         /// Passed on: `--minutes`, `--rate`, `--history`.
@@ -143,6 +145,7 @@ fn main() -> ExitCode {
         Task::Fuzz { targets, minutes, .. } => fuzz::fuzz(&targets, minutes),
         Task::Image => image::build(),
         Task::Containers => containers(),
+        Task::Kubectl => suites::kubectl(),
         Task::Soak { arguments } => soak(&arguments),
         Task::BesideKafka { arguments } => beside_kafka(&arguments),
         Task::Smoke => smoke(),

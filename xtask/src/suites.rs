@@ -126,6 +126,14 @@ impl Suite {
     }
 }
 
+/// The manifests through kubectl itself, which takes minutes to build.
+pub fn kubectl() -> anyhow::Result<()> {
+    let python = install::python("deployment", install::DEPLOYMENT)?;
+    let mut tests = pytest(python, "tests/deploy", &["test_kubectl.py"]);
+    tests.arg("--basetemp").arg(target().join("kubectl-tests"));
+    run(tests.env("KUBECTL", install::kubectl()?))
+}
+
 fn python(name: &str, packages: &[&str], file: &str) -> anyhow::Result<()> {
     let python = install::python(name, packages)?;
     with_cluster(&mut pytest(python, "tests/clients/python", &[file]))
