@@ -37,14 +37,14 @@ impl OffsetCheckpoint {
         Ok(Self { path, offsets: Mutex::new(offsets) })
     }
 
-    /// The same, but a malformed file is passed over: for what can be done without.
-    pub(crate) fn open_or_begin_anew(path: PathBuf) -> Result<Self, StorageError> {
+    /// The same, but a malformed file is passed over, and replaced by the next change. Returns whether it was.
+    pub(crate) fn open_or_begin_anew(path: PathBuf) -> Result<(Self, bool), StorageError> {
         match Self::open(path.clone()) {
             Err(error @ StorageError::Corrupt { .. }) => {
                 tracing::warn!(%error, "passed over a checkpoint that cannot be read");
-                Ok(Self { path, offsets: Mutex::default() })
+                Ok((Self { path, offsets: Mutex::default() }, true))
             }
-            outcome => outcome,
+            outcome => outcome.map(|checkpoint| (checkpoint, false)),
         }
     }
 
@@ -137,6 +137,9 @@ fn parse(contents: &[u8]) -> Result<BTreeMap<PartitionName, Offset>, String> {
         let (Ok(partition), Ok(offset)) = (partition.parse(), offset.parse()) else {
             return Err(format!("malformed line: {line}"));
         };
+        if partition < 0 || offset < 0 {
+            return Err(format!("there are no negative numbers: {line}"));
+        }
         offsets.insert(PartitionName::new(topic, PartitionIndex(partition)), Offset(offset));
     }
     if offsets.len() != count {
@@ -170,7 +173,17 @@ mod tests {
 
     #[test]
     fn malformed_files_are_refused() {
-        for text in ["", "1\n0\n", "0\n", "0\n2\na 0 1\n", "0\n1\na 0\n", "0\n1\na 0 1 2\n", "0\n1\na x 1\n"] {
+        for text in [
+            "",
+            "1\n0\n",
+            "0\n",
+            "0\n2\na 0 1\n",
+            "0\n1\na 0\n",
+            "0\n1\na 0 1 2\n",
+            "0\n1\na x 1\n",
+            "0\n1\na 0 -1\n",
+            "0\n1\na -1 1\n",
+        ] {
             assert!(parse(text.as_bytes()).is_err(), "{text:?}");
         }
     }

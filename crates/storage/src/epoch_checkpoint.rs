@@ -102,10 +102,11 @@ fn parse(contents: &[u8]) -> Option<EpochCache> {
     let mut entries = Vec::new();
     for line in lines {
         let (epoch, start_offset) = line.split_once(' ')?;
-        entries.push(EpochEntry {
-            epoch: LeaderEpoch(epoch.parse().ok()?),
-            start_offset: Offset(start_offset.parse().ok()?),
-        });
+        let (epoch, start_offset) = (LeaderEpoch(epoch.parse().ok()?), Offset(start_offset.parse().ok()?));
+        if epoch <= LeaderEpoch::NONE || start_offset < Offset(0) {
+            return None;
+        }
+        entries.push(EpochEntry { epoch, start_offset });
     }
     (entries.len() == count).then(|| EpochCache::from_entries(entries))
 }
@@ -140,7 +141,17 @@ mod tests {
 
     #[test]
     fn malformed_files_count_as_missing() {
-        for text in ["", "1\n0\n", "0\n", "0\n2\n1 0\n", "0\n1\n1\n", "0\n1\n1 x\n", "0\n1\n1 2 3\n"] {
+        for text in [
+            "",
+            "1\n0\n",
+            "0\n",
+            "0\n2\n1 0\n",
+            "0\n1\n1\n",
+            "0\n1\n1 x\n",
+            "0\n1\n1 2 3\n",
+            "0\n1\n-1 2\n",
+            "0\n1\n1 -2\n",
+        ] {
             assert_eq!(parse(text.as_bytes()), None, "{text:?}");
         }
     }

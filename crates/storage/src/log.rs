@@ -37,16 +37,17 @@ pub struct LogOptions {
     /// read from the disk again.
     pub distrusts_cache: bool,
     pub progress: LoadProgress,
-    /// Where the recovery point, the start and the cleaned part are checkpointed, so that a truncation below them can
-    /// lower them first.
+    /// Where the recovery point, the high watermark, the start and the cleaned part are checkpointed, so that a truncation
+    /// below them can lower them first.
     pub recovery_points: Option<RecoveryPoints>,
 }
 
 /// A log's place in its directory's checkpoints of what a truncation takes back: `recovery-point-offset-checkpoint`,
-/// `log-start-offset-checkpoint` and `cleaner-offset-checkpoint`.
+/// `replication-offset-checkpoint`, `log-start-offset-checkpoint` and `cleaner-offset-checkpoint`.
 #[derive(Clone, Debug)]
 pub struct RecoveryPoints {
     pub checkpoint: Arc<OffsetCheckpoint>,
+    pub high_watermarks: Arc<OffsetCheckpoint>,
     pub log_start_offsets: Arc<OffsetCheckpoint>,
     pub cleaner_checkpoint: Arc<OffsetCheckpoint>,
     pub partition: PartitionName,
@@ -635,7 +636,7 @@ fn take_back(segment: &Segment, end: &SegmentEnd, error: StorageError) -> Storag
 }
 
 /// Goes on without what there is no room for.
-fn unless_full(outcome: Result<(), StorageError>) -> Result<(), StorageError> {
+pub(crate) fn unless_full(outcome: Result<(), StorageError>) -> Result<(), StorageError> {
     match outcome {
         Err(error) if error.is_full() => Ok(()),
         outcome => outcome,

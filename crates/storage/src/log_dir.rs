@@ -68,11 +68,13 @@ pub struct LogDir {
     _lock: Lock,
     meta_properties: Mutex<Option<MetaProperties>>,
     recovery_points: Arc<OffsetCheckpoint>,
-    high_watermarks: OffsetCheckpoint,
+    high_watermarks: Arc<OffsetCheckpoint>,
     log_start_offsets: Arc<OffsetCheckpoint>,
     cleaned: Arc<OffsetCheckpoint>,
     /// A write or flush has failed here, and the machine has not been restarted since.
     distrusts_cache: bool,
+    /// A checkpoint could not be read and begins anew: what was committed and flushed here is not known.
+    has_lost_checkpoint: bool,
     progress: LoadProgress,
     /// Partitions that were being moved here when the last run ended.
     interrupted_moves: Mutex<Vec<PartitionName>>,
@@ -90,15 +92,22 @@ impl LogDir {
     pub(crate) fn open_observed(path: &Path, progress: LoadProgress) -> Result<Self, StorageError> {
         fs::create_dir_all_durably(path).at(path)?;
         let lock = Lock::take(path)?;
-        let checkpoint = |name: &str| OffsetCheckpoint::open(path.join(name));
+        let mut has_lost_checkpoint = false;
+        // Without it everything is scanned, no record is missed, the log starts at its first segment.
+        let mut checkpoint = |name: &str| {
+            let (checkpoint, was_malformed) = OffsetCheckpoint::open_or_begin_anew(path.join(name))?;
+            has_lost_checkpoint |= was_malformed;
+            Ok(Arc::new(checkpoint))
+        };
         Ok(Self {
             _lock: lock,
             meta_properties: Mutex::new(read_meta_properties(path)?),
-            recovery_points: Arc::new(checkpoint(RECOVERY_POINT_CHECKPOINT)?),
+            recovery_points: checkpoint(RECOVERY_POINT_CHECKPOINT)?,
             high_watermarks: checkpoint(HIGH_WATERMARK_CHECKPOINT)?,
-            log_start_offsets: Arc::new(checkpoint(LOG_START_CHECKPOINT)?),
+            log_start_offsets: checkpoint(LOG_START_CHECKPOINT)?,
+            has_lost_checkpoint,
             // Without it, what was compacted before is compacted again.
-            cleaned: Arc::new(OffsetCheckpoint::open_or_begin_anew(path.join(CLEANER_CHECKPOINT))?),
+            cleaned: Arc::new(OffsetCheckpoint::open_or_begin_anew(path.join(CLEANER_CHECKPOINT))?.0),
             distrusts_cache: fs::metadata(path.join(FAILED_FILE)).is_ok(),
             progress,
             interrupted_moves: Mutex::default(),
@@ -143,7 +152,7 @@ impl LogDir {
         };
         fs::remove_file(&path).at(&path)?;
         fs::sync_dir(&self.path).at(&self.path)?;
-        Ok(parse_clean_shutdown_marker(&contents).filter(|_| !self.distrusts_cache))
+        Ok(parse_clean_shutdown_marker(&contents).filter(|_| !self.distrusts_cache && !self.has_lost_checkpoint))
     }
 
     /// Marks a clean shutdown. Only after [`Log::close`] has succeeded for every log of the directory and the checkpoints
@@ -429,6 +438,7 @@ impl LogDir {
     pub(crate) fn recovery_points_of(&self, partition: &PartitionName) -> RecoveryPoints {
         RecoveryPoints {
             checkpoint: Arc::clone(&self.recovery_points),
+            high_watermarks: Arc::clone(&self.high_watermarks),
             log_start_offsets: Arc::clone(&self.log_start_offsets),
             cleaner_checkpoint: Arc::clone(&self.cleaned),
             partition: partition.clone(),

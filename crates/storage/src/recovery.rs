@@ -6,27 +6,32 @@
 //! last index entry below the recovery point if that leads to a valid batch, and at the start of the segment otherwise,
 //! so that recovery reads what was not flushed and little more.
 
+mod producers;
+mod rebuild;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use vltava_host::fs::{self, FileExt};
+use vltava_host::fs;
 use vltava_protocol::batch::{BatchHeader, HEADER_SIZE};
-use vltava_replication::{EpochCache, EpochEntry, ProducerStates};
+use vltava_replication::{EpochCache, EpochEntry};
 use vltava_types::{LeaderEpoch, Offset};
 
 use crate::cleaner::finish_interrupted_swaps;
 use crate::epoch_checkpoint::EpochCheckpoint;
 use crate::error::AtPath;
-use crate::index::OffsetEntry;
-use crate::log::{ActiveSegment, UnflushedFile, replay_producer};
+use crate::log::{ActiveSegment, UnflushedFile, unless_full};
 use crate::presence::Presence;
-use crate::scan::{Scan, ScannedBatch};
+use crate::scan::Scan;
 use crate::segment::{
     DELETED_SUFFIX, LOG_SUFFIX, OFFSET_INDEX_SUFFIX, SNAPSHOT_SUFFIX, Segment, TIME_INDEX_SUFFIX, file_path,
 };
-use crate::{LoadProgress, Log, LogConfig, LogOptions, StorageError, partition_metadata, producer_snapshot};
+use crate::{LoadProgress, Log, LogConfig, LogOptions, StorageError, partition_metadata};
+
+pub(crate) use producers::load_producers;
+use producers::remove_stray_snapshots;
 
 /// What opening a log found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -249,7 +254,8 @@ impl Recovery<'_> {
             }
             let was_cut = !is_trusted && self.scan(&segment, is_flushed)?;
             if rest.peek().is_some() && !was_cut {
-                segment.seal()?;
+                // Without room for its last entry the index is built again at the next start.
+                unless_full(segment.seal())?;
             }
             self.segments.push(Arc::new(segment));
             if was_cut {
@@ -318,78 +324,6 @@ impl Recovery<'_> {
         Ok(true)
     }
 
-    /// Checks every batch that may not have been flushed, rebuilds the indexes, and cuts the segment where the first bad
-    /// batch begins. Returns whether it was cut.
-    fn scan(&mut self, segment: &Segment, is_flushed: bool) -> Result<bool, StorageError> {
-        // A flushed segment is scanned because its indexes are not what they were: none of their entries can be relied on.
-        let anchor = if self.epochs_are_missing || is_flushed { None } else { self.anchor(segment)? };
-        let (start, mut end_offset, mut bytes_since_index_entry) = match &anchor {
-            // The anchor gets its entry again.
-            Some(batch) => (batch.position, batch.header.base_offset, u64::from(self.interval) + 1),
-            None => (0, segment.base_offset.max(self.end_offset), 0),
-        };
-        segment.truncate_indexes(anchor.map_or(segment.base_offset, |batch| batch.header.last_offset()))?;
-        self.trust_epochs_below(end_offset);
-        self.report.indexes_rebuilt += 1;
-        let size = segment.size();
-        let mut scan = segment.scan(start, size, Scan::LONG);
-        let mut valid_end = start;
-        loop {
-            let batch = match scan.next() {
-                Ok(Some(batch)) => batch,
-                Ok(None) => break,
-                Err(StorageError::Corrupt { .. }) => break,
-                Err(error) => return Err(error),
-            };
-            let header = &batch.header;
-            let is_in_order = header.base_offset >= end_offset
-                && header.last_offset().value() - segment.base_offset.value() <= i64::from(i32::MAX)
-                && batch.end() <= u64::from(u32::MAX);
-            if !is_in_order || !scan.crc_is_valid(&batch)? {
-                break;
-            }
-            segment.index_batch(batch.position, header, &mut bytes_since_index_entry, self.interval)?;
-            self.note_epoch(header);
-            end_offset = header.next_offset();
-            valid_end = batch.end();
-            self.progress.on_scanned(batch.size());
-        }
-        self.report.bytes_scanned += valid_end - start;
-        self.report.bytes_cut += size - valid_end;
-        self.end_offset = end_offset;
-        self.bytes_since_index_entry = bytes_since_index_entry;
-        let is_cut = valid_end < size;
-        if is_cut {
-            segment.file().handle()?.set_len(valid_end).at(segment.path())?;
-            segment.set_size(valid_end);
-        }
-        Ok(is_cut)
-    }
-
-    /// The batch at the last index entry below the recovery point, if it and the indexes up to it are in order.
-    fn anchor(&self, segment: &Segment) -> Result<Option<ScannedBatch>, StorageError> {
-        if self.clean_shutdown || self.recovery_point <= segment.base_offset || segment.base_offset < self.end_offset {
-            return Ok(None);
-        }
-        let is_sane = segment.offset_index.is_sane(segment.size())? && segment.time_index.is_sane()?;
-        // Both indexes get their entries together.
-        if !is_sane || segment.time_index.last()?.is_none() {
-            return Ok(None);
-        }
-        let Some(OffsetEntry { offset, position }) = segment.offset_index.floor(self.recovery_point.value() - 1)?
-        else {
-            return Ok(None);
-        };
-        let mut scan = segment.scan(u64::from(position), segment.size(), Scan::LONG);
-        match scan.next() {
-            Ok(Some(batch)) if batch.header.last_offset() == Offset(offset) && scan.crc_is_valid(&batch)? => {
-                Ok(Some(batch))
-            }
-            Ok(_) | Err(StorageError::Corrupt { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Replaces whatever there is by an empty segment.
     fn start_over(&mut self, base_offset: Offset) -> Result<(), StorageError> {
         while let Some(segment) = self.segments.pop() {
@@ -452,72 +386,6 @@ fn drop_caches(directory: &Path) -> Result<(), StorageError> {
             file.set_len(length).at(&path)?;
             fs::drop_from_cache(&file, 0, length).at(&path)?;
         }
-    }
-    Ok(())
-}
-
-/// Newest snapshot that is whole, then the headers of everything after it. Torn snapshots and those outside of the log are
-/// removed.
-pub(crate) fn load_producers(
-    directory: &Path,
-    snapshots: &mut BTreeSet<Offset>,
-    segments: &[Arc<Segment>],
-    log_end_offset: Offset,
-) -> Result<ProducerStates, StorageError> {
-    let mut producers = ProducerStates::default();
-    let mut from = segments[0].base_offset;
-    while let Some(newest) = snapshots.last().copied() {
-        let path = file_path(directory, newest, SNAPSHOT_SUFFIX);
-        // What producers did between an older one and the first segment is not there to be replayed.
-        if (segments[0].base_offset..=log_end_offset).contains(&newest)
-            && let Some(snapshot) = producer_snapshot::read(&path)?
-        {
-            producers = snapshot;
-            from = from.max(newest);
-            break;
-        }
-        fs::remove_file(&path).at(&path)?;
-        snapshots.remove(&newest);
-    }
-    let first = segments.partition_point(|segment| segment.base_offset <= from).saturating_sub(1);
-    for segment in &segments[first..] {
-        let Some(start) = segment.find(from, segment.size())? else { continue };
-        let mut scan = segment.scan(start.position, segment.size(), Scan::LONG);
-        while let Some(batch) = scan.next()? {
-            replay_stored(&mut producers, segment, &batch)?;
-        }
-    }
-    Ok(producers)
-}
-
-fn replay_stored(producers: &mut ProducerStates, segment: &Segment, batch: &ScannedBatch) -> Result<(), StorageError> {
-    /// Far more than a transaction marker takes.
-    const MAX_CONTROL_BATCH: u64 = 64 << 10;
-    let mut bytes = Vec::new();
-    if batch.header.is_control() && batch.header.has_producer_id() && batch.size() <= MAX_CONTROL_BATCH {
-        bytes.resize(batch.header.size(), 0);
-        segment.file().handle()?.read_exact_at(&mut bytes, batch.position).at(segment.path())?;
-    }
-    replay_producer(producers, &batch.header, &bytes);
-    Ok(())
-}
-
-/// Keeps the newest snapshot and those at the start of a segment, which a truncation may need.
-fn remove_stray_snapshots(
-    directory: &Path,
-    snapshots: &mut BTreeSet<Offset>,
-    segments: &[Arc<Segment>],
-) -> Result<(), StorageError> {
-    let newest = snapshots.last().copied();
-    let stray: Vec<_> = snapshots
-        .iter()
-        .copied()
-        .filter(|offset| Some(*offset) != newest && !segments.iter().any(|segment| segment.base_offset == *offset))
-        .collect();
-    for offset in stray {
-        let path = file_path(directory, offset, SNAPSHOT_SUFFIX);
-        fs::remove_file(&path).at(&path)?;
-        snapshots.remove(&offset);
     }
     Ok(())
 }

@@ -187,17 +187,34 @@ impl Segment {
         bytes_since_index_entry: &mut u64,
         interval: u32,
     ) -> Result<(), StorageError> {
-        self.note_timestamp(header);
-        if *bytes_since_index_entry > u64::from(interval) {
-            let position = u32::try_from(position).expect("a segment is rolled before positions overflow");
-            self.offset_index.append(OffsetEntry { offset: header.last_offset().value(), position })?;
-            if let Some(largest) = self.largest_timestamp() {
-                self.time_index.append(largest)?;
+        match self.note_batch(position, header, bytes_since_index_entry, interval) {
+            Some(entry) => {
+                self.offset_index.append(entry)?;
+                self.complete_time_index()
             }
+            None => Ok(()),
+        }
+    }
+
+    /// The same without the indexes: returns the entry of the offset index that is due. That of the time index follows from
+    /// [`Segment::complete_time_index`].
+    pub fn note_batch(
+        &self,
+        position: u64,
+        header: &BatchHeader,
+        bytes_since_index_entry: &mut u64,
+        interval: u32,
+    ) -> Option<OffsetEntry> {
+        self.note_timestamp(header);
+        let entry = (*bytes_since_index_entry > u64::from(interval)).then(|| OffsetEntry {
+            offset: header.last_offset().value(),
+            position: u32::try_from(position).expect("a segment is rolled before positions overflow"),
+        });
+        if entry.is_some() {
             *bytes_since_index_entry = 0;
         }
         *bytes_since_index_entry += header.size() as u64;
-        Ok(())
+        entry
     }
 
     /// Whether an index has no room for another entry.

@@ -114,6 +114,8 @@ impl Log {
         if let Some(checkpoints) = &self.recovery_points {
             checkpoints.checkpoint.lower(&checkpoints.partition, recovery_point)?;
             checkpoints.log_start_offsets.lower(&checkpoints.partition, start_offset)?;
+            // What is given up on purpose is not to be missed.
+            checkpoints.high_watermarks.lower(&checkpoints.partition, recovery_point)?;
             // What comes after the new end was never cleaned, whatever is appended there.
             checkpoints.cleaner_checkpoint.lower(&checkpoints.partition, recovery_point)?;
         }

@@ -107,12 +107,14 @@ impl Model {
         self.start = self.start.min(end);
         self.durable_end = self.durable_end.min(end);
         self.durable_start = self.durable_start.min(end);
+        self.checkpointed_high_watermark = self.checkpointed_high_watermark.min(end);
         self.note_sequences();
     }
 
     pub fn start_over(&mut self, offset: i64) {
         self.batches.clear();
         (self.start, self.end, self.durable_end, self.durable_start) = (offset, offset, offset, offset);
+        self.checkpointed_high_watermark = self.checkpointed_high_watermark.min(offset);
         self.note_sequences();
     }
 

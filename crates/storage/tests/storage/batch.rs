@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vltava_protocol::batch::{BatchBuilder, batches};
-use vltava_storage::{Log, LogConfig, LogOptions, LogReader, ReadLimits};
-use vltava_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs, TopicId};
+use vltava_storage::{
+    Log, LogConfig, LogOptions, LogReader, OffsetCheckpoint, PartitionName, ReadLimits, RecoveryPoints,
+};
+use vltava_types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TimestampMs, TopicId};
 
 /// Settings that make small logs roll and be indexed.
 pub fn config() -> LogConfig {
@@ -15,6 +17,22 @@ pub fn config() -> LogConfig {
 
 pub fn create(directory: &Path, config: LogConfig) -> Log {
     Log::create(directory, TopicId::from_random([1; 16]), Arc::new(config), LogOptions::default()).expect("created")
+}
+
+/// The log of `orders-0` in a log directory, and its place in the directory's checkpoints.
+pub fn create_checkpointed(log_dir: &Path, config: LogConfig) -> (Log, RecoveryPoints) {
+    let checkpoint = |name: &str| Arc::new(OffsetCheckpoint::open(log_dir.join(name)).expect("empty"));
+    let points = RecoveryPoints {
+        checkpoint: checkpoint("recovery-point-offset-checkpoint"),
+        high_watermarks: checkpoint("replication-offset-checkpoint"),
+        log_start_offsets: checkpoint("log-start-offset-checkpoint"),
+        cleaner_checkpoint: checkpoint("cleaner-offset-checkpoint"),
+        partition: PartitionName::new("orders", PartitionIndex(0)),
+    };
+    let options = LogOptions { recovery_points: Some(points.clone()), ..LogOptions::default() };
+    let path = log_dir.join("orders-0");
+    let log = Log::create(&path, TopicId::from_random([1; 16]), Arc::new(config), options).expect("created");
+    (log, points)
 }
 
 /// `count` records from `base_offset` on, whose timestamps are 1000 plus their offsets.

@@ -11,11 +11,11 @@ use vltava_protocol::batch::{BatchBuilder, BatchHeader, ControlKind, batches, re
 use vltava_protocol::compression::Compression;
 use vltava_storage::{
     CleanedSegment, CleanerOptions, CleaningError, CleaningPass, CleaningStep, Log, LogConfig, LogOptions,
-    OffsetCheckpoint, OffsetMapLimits, PartitionName, RecoveryPoints, StorageError, cleanable_range,
+    OffsetMapLimits, StorageError, cleanable_range,
 };
-use vltava_types::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TimestampMs, TopicId};
+use vltava_types::{Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
-use crate::batch::{copy_directory, create, list, read_all, show_segments};
+use crate::batch::{copy_directory, create, create_checkpointed, list, read_all, show_segments};
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
 const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
@@ -442,18 +442,8 @@ fn damage_is_found_and_not_written_anew() {
 #[test]
 fn a_truncation_lowers_the_cleaner_checkpoint() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let partition = PartitionName::new("orders", PartitionIndex(0));
-    let checkpoint = |name: &str| Arc::new(OffsetCheckpoint::open(directory.path().join(name)).expect("empty"));
-    let points = RecoveryPoints {
-        checkpoint: checkpoint("recovery-point-offset-checkpoint"),
-        log_start_offsets: checkpoint("log-start-offset-checkpoint"),
-        cleaner_checkpoint: checkpoint("cleaner-offset-checkpoint"),
-        partition: partition.clone(),
-    };
-    let cleaned = Arc::clone(&points.cleaner_checkpoint);
-    let options = LogOptions { recovery_points: Some(points), ..LogOptions::default() };
-    let path = directory.path().join("orders-0");
-    let mut log = Log::create(&path, TopicId::ZERO, Arc::new(config()), options).expect("created");
+    let (mut log, points) = create_checkpointed(directory.path(), config());
+    let (cleaned, partition) = (points.cleaner_checkpoint, points.partition);
     append(&mut log, "a=1");
     append(&mut log, "a=2");
     cleaned.update([(partition.clone(), Offset(2))]).expect("written");

@@ -123,14 +123,48 @@ async fn trap_31_a_recreated_partition_inherits_nothing() {
     assert_eq!((loaded[0].high_watermark, loaded[0].log.topic_id()), (Offset(0), topic_id(2)));
 }
 
-#[tokio::test]
-async fn a_truncation_voids_a_recovery_checkpoint_under_way() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let log_dir = open(directory.path());
+/// Of ten records each.
+fn create_log_of_two_batches(directory: &Path) -> (Arc<LogDir>, PartitionName, Log) {
+    let log_dir = open(directory);
     let name = partition("orders", 0);
     let mut log = log_dir.create(&name, topic_id(1), Arc::new(config())).expect("created");
     append(&mut log, 10, 1);
     append(&mut log, 10, 1);
+    (log_dir, name, log)
+}
+
+/// Whoever believes a checkpoint that cannot be right may pass over records, or miss none where some are lost.
+#[tokio::test]
+async fn a_malformed_checkpoint_begins_anew_and_the_shutdown_was_not_clean() {
+    let files = ["recovery-point-offset-checkpoint", "replication-offset-checkpoint", "log-start-offset-checkpoint"];
+    for (file, contents) in files.into_iter().flat_map(|file| [(file, "0\n1\norders 0 -5\n"), (file, "0\n7\n")]) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (log_dir, name, mut log) = create_log_of_two_batches(directory.path());
+        log.close().expect("closed");
+        let point = log.recovery_checkpoint().expect("never checkpointed");
+        log_dir.checkpoint_recovery_points([(name.clone(), point)].into()).expect("written");
+        log_dir.checkpoint_high_watermarks([(&name, log.checkpoint_at(Offset(20)))]).expect("written");
+        log_dir.checkpoint_log_start_offsets([(&name, log.checkpoint_at(Offset(0)))]).expect("written");
+        log_dir.write_clean_shutdown_marker(BrokerEpoch(3)).expect("written");
+        drop((log, log_dir));
+        fs::write(directory.path().join(file), contents).expect("written");
+
+        let log_dir = open(directory.path());
+        assert_eq!(log_dir.take_clean_shutdown_marker().expect("readable"), None, "{file}");
+        let log = load(&log_dir, false).await.remove(0).log;
+        assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(0), Offset(20)), "{file}");
+        log_dir.checkpoint_high_watermarks([(&name, log.checkpoint_at(Offset(20)))]).expect("written");
+        log_dir.checkpoint_log_start_offsets([(&name, log.checkpoint_at(Offset(0)))]).expect("written");
+        let points = log.recovery_checkpoint().map(|point| (name.clone(), point)).into_iter().collect();
+        log_dir.checkpoint_recovery_points(points).expect("written");
+        assert!(OffsetCheckpoint::open(directory.path().join(file)).is_ok(), "{file} is written anew");
+    }
+}
+
+#[tokio::test]
+async fn a_truncation_voids_a_recovery_checkpoint_under_way() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (log_dir, name, mut log) = create_log_of_two_batches(directory.path());
     log.flush().expect("flushed");
     let on_disk = || {
         let path = directory.path().join("recovery-point-offset-checkpoint");
@@ -148,11 +182,7 @@ async fn a_truncation_voids_a_recovery_checkpoint_under_way() {
 #[tokio::test]
 async fn a_truncation_voids_a_log_start_on_its_way_to_the_checkpoint() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let log_dir = open(directory.path());
-    let name = partition("orders", 0);
-    let mut log = log_dir.create(&name, topic_id(1), Arc::new(config())).expect("created");
-    append(&mut log, 10, 1);
-    append(&mut log, 10, 1);
+    let (log_dir, name, mut log) = create_log_of_two_batches(directory.path());
     log.advance_log_start_offset(Offset(15)).expect("in range");
     log_dir.checkpoint_log_start_offsets([(&name, log.checkpoint_at(Offset(15)))]).expect("written");
     let under_way = log.checkpoint_at(Offset(15));

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use expect_test::expect;
 use vltava_host::fs;
 use vltava_protocol::batch::batches;
-use vltava_storage::{Log, LogConfig, LogOptions, OffsetCheckpoint, PartitionName, RecoveryPoints, RecoveryReport};
-use vltava_types::{LeaderEpoch, Offset, PartitionIndex};
+use vltava_storage::{Log, LogConfig, LogOptions, OffsetCheckpoint, RecoveryReport};
+use vltava_types::{LeaderEpoch, Offset};
 
 use crate::batch::{
-    append, batch, config, copy_directory, create, everything, idempotent, read_all, show, show_batches, show_epochs,
+    append, batch, config, copy_directory, create, create_checkpointed, everything, idempotent, read_all, show,
+    show_batches, show_epochs,
 };
 
 fn open(directory: &Path, recovery_point: i64, clean_shutdown: bool) -> (Log, RecoveryReport) {
@@ -243,29 +244,22 @@ fn trap_20_producers_are_rebuilt_from_snapshots_and_the_log() {
 }
 
 #[test]
-fn a_truncation_lowers_the_checkpointed_recovery_point_first() {
+fn a_truncation_lowers_the_checkpointed_recovery_point_and_high_watermark_first() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let partition = PartitionName::new("orders", PartitionIndex(0));
-    let file = directory.path().join("recovery-point-offset-checkpoint");
-    let checkpoint = Arc::new(OffsetCheckpoint::open(file.clone()).expect("empty"));
-    let starts = OffsetCheckpoint::open(directory.path().join("log-start-offset-checkpoint")).expect("empty");
-    let recovery_points = RecoveryPoints {
-        checkpoint: Arc::clone(&checkpoint),
-        log_start_offsets: Arc::new(starts),
-        cleaner_checkpoint: Arc::clone(&checkpoint),
-        partition: partition.clone(),
-    };
-    let options = LogOptions { recovery_points: Some(recovery_points), ..LogOptions::default() };
-    let path = directory.path().join("orders-0");
-    let mut log = Log::create(&path, Default::default(), Arc::new(config()), options).expect("created");
+    let (mut log, points) = create_checkpointed(directory.path(), config());
+    let path = log.directory().to_owned();
     for _ in 0..30 {
         append(&mut log, 3, 1);
     }
     log.flush().expect("flushed");
-    checkpoint.update([(partition.clone(), log.recovery_point())]).expect("written");
+    for checkpoint in [&points.checkpoint, &points.high_watermarks] {
+        checkpoint.update([(points.partition.clone(), log.recovery_point())]).expect("written");
+    }
     log.truncate_to(Offset(61)).expect("truncated");
-    let on_disk = OffsetCheckpoint::open(file).expect("readable");
-    assert_eq!(on_disk.get(&partition), Some(Offset(60)));
+    for checkpoint in [&points.checkpoint, &points.high_watermarks] {
+        let on_disk = OffsetCheckpoint::open(checkpoint.path().to_owned()).expect("readable");
+        assert_eq!(on_disk.get(&points.partition), Some(Offset(60)), "{}", checkpoint.path().display());
+    }
     // Written over the truncated region, but not flushed: the next opening checks it.
     append(&mut log, 100, 2);
     drop(log);
@@ -375,18 +369,8 @@ fn trap_28_a_short_time_index_of_a_flushed_segment_is_rebuilt_as_a_whole() {
 #[test]
 fn a_truncation_below_the_start_lowers_the_checkpointed_start_first() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let partition = PartitionName::new("orders", PartitionIndex(0));
-    let checkpoint = |name: &str| Arc::new(OffsetCheckpoint::open(directory.path().join(name)).expect("empty"));
-    let points = RecoveryPoints {
-        checkpoint: checkpoint("recovery-point-offset-checkpoint"),
-        log_start_offsets: checkpoint("log-start-offset-checkpoint"),
-        cleaner_checkpoint: checkpoint("cleaner-offset-checkpoint"),
-        partition: partition.clone(),
-    };
-    let starts = Arc::clone(&points.log_start_offsets);
-    let options = LogOptions { recovery_points: Some(points), ..LogOptions::default() };
-    let path = directory.path().join("orders-0");
-    let mut log = Log::create(&path, Default::default(), Arc::new(config()), options).expect("created");
+    let (mut log, points) = create_checkpointed(directory.path(), config());
+    let (starts, partition) = (points.log_start_offsets, points.partition);
     for _ in 0..10 {
         append(&mut log, 3, 1);
     }
