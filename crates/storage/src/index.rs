@@ -87,13 +87,14 @@ impl OffsetIndex {
         self.file.truncate(last.map_or(0, |(index, _)| index + 1))
     }
 
-    /// Whether entries increase strictly and stay within a segment of this size.
+    /// Whether entries increase strictly and stay within a segment of this size. The first batch has no entry: zeros are what
+    /// a file has whose length reached the disk and whose bytes did not.
     pub fn is_sane(&self, segment_size: u64) -> Result<bool, StorageError> {
         let mut previous = None;
         self.file.all(|bytes| {
             let entry = self.decode(bytes);
             let sane = entry.offset >= self.base_offset
-                && u64::from(entry.position) < segment_size
+                && (1..segment_size).contains(&u64::from(entry.position))
                 && previous.is_none_or(|previous: OffsetEntry| {
                     previous.offset < entry.offset && previous.position < entry.position
                 });
@@ -170,12 +171,13 @@ impl TimeIndex {
         self.file.truncate(last.map_or(0, |(index, _)| index + 1))
     }
 
-    /// Whether entries increase strictly.
+    /// Whether entries increase strictly, and none is all zeros, as in [`OffsetIndex::is_sane`].
     pub fn is_sane(&self) -> Result<bool, StorageError> {
         let mut previous = None;
         self.file.all(|bytes| {
             let entry = self.decode(bytes);
             let sane = entry.offset >= self.base_offset
+                && bytes != [0; 12]
                 && previous.is_none_or(|previous: TimeEntry| {
                     previous.offset < entry.offset && previous.timestamp < entry.timestamp
                 });
@@ -320,6 +322,9 @@ mod tests {
         }
         assert!(index.is_sane(4096 * 9 + 1).expect("readable"));
         assert!(!index.is_sane(4096 * 9).expect("readable"), "the last position lies outside");
+        let zeros = OffsetIndex::open(directory.path().join("00000000000000000200.index"), 200).expect("created");
+        zeros.append(entry(200, 0)).expect("appended");
+        assert!(!zeros.is_sane(4096).expect("readable"), "a length without bytes");
         index.truncate_to_offset(130).expect("truncated");
         index.file().close();
         assert_eq!(index.floor(1000).expect("readable"), Some(entry(120, 8192)));
@@ -340,6 +345,9 @@ mod tests {
         assert_eq!(index.last_before(9).expect("readable"), Some(entry(7, 101)));
         assert_eq!(index.last_before(10).expect("readable"), Some(entry(9, 110)));
         assert!(index.is_sane().expect("readable"));
+        let zeros = TimeIndex::open(directory.path().join("00000000000000000200.timeindex"), 200).expect("created");
+        zeros.append(entry(0, 200)).expect("appended");
+        assert!(!zeros.is_sane().expect("readable"), "a length without bytes");
         index.truncate_to_offset(110).expect("truncated");
         assert_eq!(vltava_host::fs::read(path).expect("the file"), [0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1]);
     }
