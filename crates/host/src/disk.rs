@@ -139,6 +139,18 @@ impl SimDisk {
         Ok(())
     }
 
+    /// Changes a bit of a file on the platter only: it is seen when the file is read from there again, because the power was
+    /// lost or the cache was dropped. Returns whether there is such a bit, and none of the file waits to be written.
+    pub fn decay_bit(&self, path: &Path, position: u64, bit: u8) -> io::Result<bool> {
+        let mut state = self.lock();
+        let node = state.find(&relative(path)?)?;
+        let file = state.file_mut(node)?;
+        let byte = usize::try_from(position).ok().and_then(|position| file.durable.get_mut(position));
+        let Some(byte) = byte.filter(|_| file.unsynced.is_empty()) else { return Ok(false) };
+        *byte ^= 1 << (bit % 8);
+        Ok(true)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no operation of the disk panics")
     }

@@ -158,9 +158,18 @@ impl LogReader {
         if offset >= end_offset {
             return Ok(None);
         }
-        let Some((index, first)) = self.find(offset)? else { return Ok(None) };
+        let found = self.find(offset)?;
+        if found.is_none_or(|(_, first)| first.header.base_offset > offset) {
+            self.check_passed_over(offset, found)?;
+        }
+        let Some((index, first)) = found else { return Ok(None) };
         if first.header.next_offset() > end_offset {
-            return Ok(None);
+            let mut scan = self.segments[index].scan(first.position, self.size_of(index), Scan::SHORT);
+            // If this is damage, nothing would be read here for ever.
+            return match scan.next()? {
+                Some(first) if !scan.crc_is_valid(&first)? => Err(self.segments[index].crc_error(&first)),
+                _ => Ok(None),
+            };
         }
         let available = self.size_of(index) - first.position;
         let limit = match (first.header.size() <= limits.max_bytes, limits.at_least_one_batch) {
@@ -273,6 +282,16 @@ impl LogReader {
             }
         }
         Ok(None)
+    }
+
+    /// There is no batch with `offset`: compaction leaves such gaps, and so does damage, which must not pass for one.
+    fn check_passed_over(&self, offset: Offset, found: Option<(usize, ScannedBatch)>) -> Result<(), StorageError> {
+        let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
+        let (last, end) = found.map_or((self.segments.len() - 1, None), |(last, first)| (last, Some(first.position)));
+        (after.saturating_sub(1)..=last).try_for_each(|index| {
+            let end = end.filter(|_| index == last).unwrap_or_else(|| self.size_of(index));
+            self.segments[index].check_passed_over(offset, end)
+        })
     }
 
     fn find_in(&self, index: usize, offset: Offset) -> Result<Option<ScannedBatch>, StorageError> {

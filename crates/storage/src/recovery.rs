@@ -242,33 +242,42 @@ impl Recovery<'_> {
         while let Some(base_offset) = rest.next() {
             let segment = Segment::open(self.directory, base_offset)?;
             if self.is_torn_off(&segment)? {
-                self.report.bytes_cut += segment.size();
-                self.has_removed = true;
-                remove_segment_files(self.directory, base_offset)?;
-                break;
+                return self.remove_unreachable(std::iter::once(base_offset).chain(rest));
             }
-            let is_flushed = rest.peek().is_some_and(|next| *next <= self.recovery_point);
-            let is_trusted = (self.clean_shutdown || is_flushed) && self.trust(&segment)?;
+            let next = rest.peek().copied();
+            let is_flushed = next.is_some_and(|next| next <= self.recovery_point);
+            let is_trusted = (self.clean_shutdown || is_flushed) && self.trust(&segment, next)?;
             if !is_trusted {
                 self.first_scanned.get_or_insert(self.segments.len());
+                if let Some(position) = self.scan(&segment, is_flushed)? {
+                    // First, and on disk: where a part of it came back, there would be a gap below the recovery point, which
+                    // the next start takes for the work of compaction.
+                    self.remove_unreachable(rest)?;
+                    segment.cut(position)?;
+                    self.segments.push(Arc::new(segment));
+                    return Ok(());
+                }
             }
-            let was_cut = !is_trusted && self.scan(&segment, is_flushed)?;
-            if rest.peek().is_some() && !was_cut {
+            if next.is_some() {
                 // Without room for its last entry the index is built again at the next start.
                 unless_full(segment.seal())?;
             }
             self.segments.push(Arc::new(segment));
-            if was_cut {
-                break;
-            }
         }
-        // What follows a cut cannot be reached without a gap.
-        let unreachable: Vec<_> = rest.collect();
-        self.has_removed |= !unreachable.is_empty();
-        for base_offset in unreachable.into_iter().rev() {
-            let path = file_path(self.directory, base_offset, LOG_SUFFIX);
+        Ok(())
+    }
+
+    /// What follows a cut cannot be reached without a gap. Durable on return.
+    fn remove_unreachable(&mut self, base_offsets: impl Iterator<Item = Offset>) -> Result<(), StorageError> {
+        let unreachable: Vec<_> = base_offsets.collect();
+        for base_offset in unreachable.iter().rev() {
+            let path = file_path(self.directory, *base_offset, LOG_SUFFIX);
             self.report.bytes_cut += fs::metadata(&path).at(&path)?.len();
-            remove_segment_files(self.directory, base_offset)?;
+            remove_segment_files(self.directory, *base_offset)?;
+        }
+        if !unreachable.is_empty() {
+            self.has_removed = true;
+            fs::sync_dir(self.directory).at(self.directory)?;
         }
         Ok(())
     }
@@ -296,8 +305,8 @@ impl Recovery<'_> {
         }
     }
 
-    /// Whether a flushed segment looks right, without reading all of it.
-    fn trust(&mut self, segment: &Segment) -> Result<bool, StorageError> {
+    /// Whether a flushed segment looks right, without reading all of it. `next` is where the one after it begins.
+    fn trust(&mut self, segment: &Segment, next: Option<Offset>) -> Result<bool, StorageError> {
         if segment.base_offset < self.end_offset {
             return Ok(false);
         }
@@ -307,6 +316,9 @@ impl Recovery<'_> {
             Ok(_) | Err(StorageError::Corrupt { .. }) => return Ok(false),
             Err(error) => return Err(error),
         };
+        if !self.ends_where_it_should(segment, tail.end_offset, next)? {
+            return Ok(false);
+        }
         if self.epochs_are_missing {
             let mut scan = segment.scan(0, segment.size(), Scan::LONG);
             loop {
@@ -322,6 +334,27 @@ impl Recovery<'_> {
         self.end_offset = tail.end_offset;
         self.bytes_since_index_entry = tail.bytes_since_index_entry;
         Ok(true)
+    }
+
+    /// A damaged header may say that the last batch ends elsewhere. Then what comes after would be taken for torn off.
+    fn ends_where_it_should(
+        &self,
+        segment: &Segment,
+        end_offset: Offset,
+        next: Option<Offset>,
+    ) -> Result<bool, StorageError> {
+        let expected = next.or((segment.base_offset < self.recovery_point).then_some(self.recovery_point));
+        match expected {
+            // Kafka's compaction leaves such gaps.
+            Some(expected) if end_offset < expected && next.is_some() => {
+                match segment.check_passed_over(Offset(i64::MAX), segment.size()) {
+                    Err(StorageError::Corrupt { .. }) => Ok(false),
+                    checked => checked.map(|()| true),
+                }
+            }
+            Some(expected) => Ok(end_offset == expected),
+            None => Ok(true),
+        }
     }
 
     /// Replaces whatever there is by an empty segment.

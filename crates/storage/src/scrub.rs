@@ -74,7 +74,7 @@ impl SegmentScrub {
                 return Err(corrupt("a batch is out of its place"));
             }
             if !scan.crc_is_valid(&batch)? {
-                return Err(corrupt("the bytes are not those of the batch's CRC"));
+                return Err(self.segment.crc_error(&batch));
             }
             self.next_offset = header.next_offset();
             self.position = batch.end();

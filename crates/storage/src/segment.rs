@@ -276,6 +276,22 @@ impl Segment {
         Ok(None)
     }
 
+    /// Checks by CRC what a search for `offset` has passed over, before the position `end`: a header that is damaged may have
+    /// hidden a batch.
+    pub fn check_passed_over(&self, offset: Offset, end: u64) -> Result<(), StorageError> {
+        let mut scan = self.scan(self.indexed_start(offset, end)?, end, Scan::LONG);
+        while let Some(batch) = scan.next()? {
+            if !scan.crc_is_valid(&batch)? {
+                return Err(self.crc_error(&batch));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn crc_error(&self, batch: &ScannedBatch) -> StorageError {
+        StorageError::corrupt(self.path(), batch.position, "the bytes are not those of the batch's CRC")
+    }
+
     /// Where to look for `offset` from: at the batch that the index names, if there is one that fits the entry. An index
     /// may be damaged, which costs time and not the log, or ahead of the reader.
     fn indexed_start(&self, offset: Offset, end: u64) -> Result<u64, StorageError> {
@@ -375,9 +391,15 @@ impl Segment {
     pub fn truncate(&self, position: u64, offset: Offset) -> Result<(), StorageError> {
         self.offset_index.truncate_to_offset(offset.value())?;
         self.time_index.truncate_to_offset(offset.value())?;
+        self.cut(position)?;
+        self.load_largest_timestamp()
+    }
+
+    /// Cuts the file only.
+    pub fn cut(&self, position: u64) -> Result<(), StorageError> {
         self.file.handle()?.set_len(position).at(self.path())?;
         self.set_size(position);
-        self.load_largest_timestamp()
+        Ok(())
     }
 
     /// Forgets the indexes' entries from `offset` on, and the largest timestamp of what comes after.

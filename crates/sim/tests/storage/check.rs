@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use vltava_protocol::batch::batches;
 use vltava_replication::{ProducerBatch, ProducerStates};
-use vltava_storage::{Log, LogReader, ReadLimits};
+use vltava_storage::{LoadedLog, Log, LogReader, ReadLimits, StorageError};
 use vltava_types::{Offset, TimestampMs};
 
 use crate::model::{Allowed, Batch, Cleaning, Model};
 
-fn everything() -> ReadLimits {
+pub fn everything() -> ReadLimits {
     ReadLimits { max_bytes: usize::MAX >> 1, end_offset: Offset(i64::MAX), at_least_one_batch: true }
 }
 
@@ -32,7 +32,10 @@ pub fn check_recovered(log: &Log, allowed: &Allowed) -> Model {
     if allowed.may_be_empty && start == end {
         // What producers did before may be remembered.
         let batches = std::mem::take(&mut model.batches);
+        let checkpointed_high_watermark = model.checkpointed_high_watermark;
         model.start_over(start);
+        // Nobody has given up anything here.
+        model.checkpointed_high_watermark = checkpointed_high_watermark;
         model.batches = batches.into_iter().filter(|batch| batch.end() <= start).collect();
     } else {
         assert!(end >= allowed.min_end, "durable below {}, but the log is {start}..{end}", allowed.min_end);
@@ -147,6 +150,75 @@ pub fn check(log: &Log, model: &Model) {
     check_lookups(&reader, &held, model);
     check_epochs(log, &held, model);
     check_producers(log.producers(), &held, model);
+}
+
+/// After a start with a decayed batch: what was cut off was told, unless an earlier start has done it and lost power then, and
+/// what was not is found when it is read.
+pub fn check_decayed_recovery(
+    loaded: &LoadedLog,
+    allowed: &Allowed,
+    decayed: (i64, i64),
+    is_first_start: bool,
+) -> Result<(), StorageError> {
+    let (log, report) = (&loaded.log, &loaded.recovery);
+    let (start, end) = (log.log_start_offset().value(), log.log_end_offset().value());
+    if end < allowed.min_end {
+        assert!(end <= decayed.0 || start == end, "sound batches up to {} were cut off at {end}", allowed.min_end);
+        assert!(report.bytes_cut > 0 || !is_first_start, "cut off without a word: {report:?}");
+        for name in ["recovery-point-offset-checkpoint", "replication-offset-checkpoint"] {
+            let checkpoint = vltava_storage::OffsetCheckpoint::open(loaded.log_dir.path().join(name))?;
+            let known = checkpoint.get(&loaded.partition).unwrap_or_default().value();
+            assert!(known <= end || report.lost_below.is_some(), "below {known} nothing was to be missing: {report:?}");
+        }
+    }
+    let model = Model { start, end, ..allowed.model.clone() };
+    // What is in memory may hide it, until the scrub has it read from the platter.
+    check_decayed(log, &model, decayed, false)?;
+    scrub_decayed(log, end, decayed)
+}
+
+/// Every read gives what was written, or says that something is corrupt; where the batch is read from the platter, it does say
+/// so.
+pub fn check_decayed(
+    log: &Log,
+    model: &Model,
+    decayed: (i64, i64),
+    is_on_platter_only: bool,
+) -> Result<(), StorageError> {
+    let reader = log.reader();
+    for batch in model.between(model.start, model.end) {
+        for offset in [batch.base().max(model.start), batch.end() - 1] {
+            match reader.read(Offset(offset), ReadLimits { max_bytes: 1, ..everything() }) {
+                Ok(read) => {
+                    assert!(read == batch.bytes, "offset {offset} leads to {}", show(&read));
+                    assert!(batch.base() != decayed.0 || !is_on_platter_only, "damage is served");
+                }
+                Err(StorageError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A scrub finds a decayed batch in a closed segment.
+pub fn scrub_decayed(log: &Log, committed: i64, decayed: (i64, i64)) -> Result<(), StorageError> {
+    let segments = log.segments();
+    let is_readable = decayed.0 < log.log_end_offset().value() && segments[0].base_offset.value() <= decayed.0;
+    let next = segments.iter().find(|segment| segment.base_offset.value() > decayed.0);
+    let is_closed = next.is_some_and(|next| next.base_offset.value() <= committed.min(log.recovery_point().value()));
+    let mut is_found = false;
+    for mut scrub in log.scrub_closed_segments(Offset(committed)) {
+        while !scrub.is_done() && !is_found {
+            match scrub.advance(500) {
+                Ok(_) => {}
+                Err(StorageError::Corrupt { .. }) => is_found = true,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    assert_eq!(is_found, is_closed && is_readable, "the scrub");
+    Ok(())
 }
 
 /// Whatever the indexes say, a lookup finds what a walk through all batches does.

@@ -53,6 +53,11 @@ fn what_was_durable_survives_a_full_disk() {
     check(Trouble::FullDisk);
 }
 
+#[test]
+fn what_decays_is_found_and_never_served() {
+    check(Trouble::DecayingDisk);
+}
+
 /// A test that cannot fail shows nothing: on a disk that lies about flushes, records are lost, and it is seen.
 #[test]
 fn a_disk_that_lies_about_flushes_is_found_out() {

@@ -119,6 +119,37 @@ fn what_a_full_disk_took_back_does_not_come_back_after_a_clean_shutdown() {
     }
 }
 
+/// Recovery cuts the log at damage below the recovery point, and the power fails meanwhile. If the cut stayed and what comes
+/// after it came back, nobody would miss what was in between (seed 2991 of the decaying disk).
+#[test]
+fn damage_that_was_cut_off_leaves_no_hole() {
+    for (seed, power_fails_at) in (0..DISKS).flat_map(|seed| (1..16).map(move |change| (seed, change))) {
+        let disk = SimDisk::mount("/disk", seed);
+        let log_dir = open();
+        let mut log = create(&log_dir);
+        (0..8).for_each(|_| append(&mut log).expect("appended"));
+        log.flush().expect("flushed");
+        assert_eq!(log.segments()[1].base_offset, Offset(3));
+        let point = log.recovery_checkpoint().expect("never checkpointed");
+        log_dir.checkpoint_recovery_points([(name(), point)].into()).expect("written");
+        // The third batch says that it ends eight offsets later.
+        let last_offset_delta = 2 * batch(0).len() as u64 + 26;
+        let first = log.directory().join(format!("{:020}.log", 0));
+        drop(log);
+        disk.lose_power();
+        disk.restore_power();
+        assert!(disk.decay_bit(&first, last_offset_delta, 3).expect("there"));
+        disk.lose_power();
+        disk.restore_power();
+        disk.set_faults(Faults { power_fails_at: Some(power_fails_at), ..Faults::default() });
+        drop(try_load());
+        disk.lose_power();
+        let (_, loaded) = load(&disk);
+        let told = (loaded.log.log_end_offset(), loaded.recovery.lost_below);
+        assert_eq!(told, (Offset(2), Some(Offset(8))), "disk {seed}, power failure {power_fails_at}");
+    }
+}
+
 /// Indexes make reads quick, and nothing is lost without them.
 #[test]
 fn a_log_opens_on_a_full_disk_without_room_for_its_indexes() {

@@ -12,15 +12,13 @@ use vltava_types::Offset;
 
 use super::Recovery;
 use crate::StorageError;
-use crate::error::AtPath;
 use crate::index::OffsetEntry;
 use crate::scan::{Scan, ScannedBatch};
 use crate::segment::Segment;
 
 impl Recovery<'_> {
-    /// Checks every batch that may not have been flushed, rebuilds the indexes, and cuts the segment where the first bad
-    /// batch begins. Returns whether it was cut.
-    pub(super) fn scan(&mut self, segment: &Segment, is_flushed: bool) -> Result<bool, StorageError> {
+    /// Checks every batch that may not have been flushed, and rebuilds the indexes. Returns where the first bad batch begins.
+    pub(super) fn scan(&mut self, segment: &Segment, is_flushed: bool) -> Result<Option<u64>, StorageError> {
         // A flushed segment is scanned because its indexes are not what they were: none of their entries can be relied on.
         let anchor = if self.epochs_are_missing || is_flushed { None } else { self.anchor(segment)? };
         let (start, mut end_offset) = match &anchor {
@@ -57,12 +55,7 @@ impl Recovery<'_> {
         self.report.bytes_scanned += valid_end - start;
         self.report.bytes_cut += size - valid_end;
         self.end_offset = end_offset;
-        let is_cut = valid_end < size;
-        if is_cut {
-            segment.file().handle()?.set_len(valid_end).at(segment.path())?;
-            segment.set_size(valid_end);
-        }
-        Ok(is_cut)
+        Ok((valid_end < size).then_some(valid_end))
     }
 
     /// The batch at the last index entry below the recovery point, if it and the indexes up to it are in order.
