@@ -104,7 +104,13 @@ impl Controller {
     pub(super) fn fence(&mut self, image: &ClusterImage, broker_id: BrokerId) -> Vec<MetadataRecord> {
         let mut draft = Draft::new(image, &self.config, &self.sessions);
         set_fenced(&mut draft, broker_id);
-        draft.into_records()
+        let records = draft.into_records();
+        if let Some(broker) = image.broker(broker_id)
+            && let Some(session) = self.sessions.get_mut(broker_id, broker.broker_epoch)
+        {
+            session.fenced_at = Some(MetadataOffset(image.offset.0 + 1));
+        }
+        records
     }
 
     /// Removes a registration for good. As in Kafka a live broker is not spared: it is fenced first, and its heartbeats

@@ -26,7 +26,9 @@ impl Controller {
         session.last_heard_ms = now_ms;
         session.applied = session.applied.max(request.applied);
         session.offline = request.offline_partitions.iter().copied().collect();
-        let is_caught_up = session.applied >= session.registered_at;
+        // Trap 15: one that does not know yet who leads in its place would go on as the leader that it was.
+        session.fenced_at = broker.fenced.then(|| session.fenced_at.unwrap_or(image.offset));
+        let is_caught_up = session.applied >= session.registered_at.max(session.fenced_at.unwrap_or_default());
         let has_failed = !broker.log_dirs.is_empty()
             && broker.log_dirs.iter().all(|directory| request.offline_log_dirs.contains(directory));
 

@@ -13,6 +13,8 @@ pub(super) struct Session {
     pub(super) applied: MetadataOffset,
     /// The broker knows its own registration once it has applied this.
     pub(super) registered_at: MetadataOffset,
+    /// The broker knows that it was fenced, and leads nothing, once it has applied this. `None` while it is not fenced.
+    pub(super) fenced_at: Option<MetadataOffset>,
     /// Once the other brokers have applied this, they know that a stopping broker leads nothing any more (trap 30).
     pub(super) left_at: Option<MetadataOffset>,
     /// Partitions whose log here has failed.
@@ -42,6 +44,7 @@ impl Sessions {
             last_heard_ms: now_ms,
             applied: MetadataOffset::default(),
             registered_at,
+            fenced_at: None,
             left_at: None,
             offline: BTreeSet::new(),
         };

@@ -30,6 +30,35 @@ fn a_broker_is_unfenced_once_it_knows_of_its_registration() {
     );
 }
 
+/// It was stopped, say, and goes on with what it knew: as the leader that it was.
+#[test]
+fn trap_15_a_fenced_broker_is_let_in_when_it_knows_who_leads_in_its_place() {
+    check(
+        "
+        up 1 2
+        create t on=1,2
+        wait 1400
+        heartbeat 2
+        wait 1400
+        wait 200
+        heartbeat 1 applied=5
+        heartbeat 1
+        ",
+        expect![[r#"
+            up 1 2
+            create t on=1,2 -> 1x2
+                t-0: 1,2 leader 1 epoch 0 isr 1,2
+            wait 1400
+            heartbeat 2 -> unfenced
+            wait 1400
+            wait 200
+                t-0: 1,2 leader 2 epoch 1 isr 2
+            heartbeat 1 applied=5 -> fenced, behind
+            heartbeat 1 -> unfenced
+        "#]],
+    );
+}
+
 #[test]
 fn a_node_of_another_cluster_is_refused() {
     check(
