@@ -3,7 +3,8 @@
 //! Owns no socket and no clock. `T` stands for whatever waits for a record's outcome.
 //!
 //! Invariant: numbered batches are kept in the order of their numbers, and one is sent only if each before it was sent.
-//! Invariant: an idempotent batch keeps its number until a broker has refused it because its predecessor is missing.
+//! Invariant: an idempotent batch keeps its number until a broker has refused it because its predecessor is missing, and
+//! for ever once an attempt was not answered: that one may come late, after its predecessor, and be taken.
 
 use std::collections::VecDeque;
 
@@ -95,6 +96,8 @@ struct Numbered<T> {
     created: Millis,
     attempts: u32,
     on_wire: Option<OnWire>,
+    /// An attempt was not answered. It stays true: nobody knows how long bytes can be under way.
+    may_come_late: bool,
     last_refusal: Option<ErrorCode>,
 }
 
@@ -186,7 +189,9 @@ impl<T> PartitionQueue<T> {
         let index = self.numbered.iter().position(|b| b.on_wire.is_some_and(|wire| wire.attempt == attempt))?;
         let batch = &mut self.numbered[index];
         batch.on_wire = None;
+        batch.may_come_late |= outcome == Outcome::Unanswered;
         let facts = BatchFacts {
+            may_come_late: batch.may_come_late,
             is_idempotent: rules.is_idempotent,
             is_first: index == 0,
             has_one_record: batch.waiting.len() == 1,
@@ -211,6 +216,7 @@ impl<T> PartitionQueue<T> {
                 self.split(rules, index);
                 return None;
             }
+            Step::Unknown => Err(ProduceError::NoAnswer),
             Step::Fail => Err(match outcome {
                 Outcome::Refused(code) => ProduceError::Refused(code),
                 Outcome::Written(_) | Outcome::Unanswered => ProduceError::NoAnswer,
@@ -244,7 +250,7 @@ impl<T> PartitionQueue<T> {
         self.retry_at = 0;
         if rules.is_idempotent {
             for batch in &mut self.numbered {
-                batch.on_wire.take_if(|wire| wire.broker != leader);
+                batch.may_come_late |= batch.on_wire.take_if(|wire| wire.broker != leader).is_some();
             }
         }
     }
@@ -320,6 +326,7 @@ impl<T> PartitionQueue<T> {
             created: next.created,
             attempts: 0,
             on_wire: None,
+            may_come_late: false,
             last_refusal: None,
         });
         Some(())
@@ -362,6 +369,7 @@ impl<T> PartitionQueue<T> {
         let mut tokens = std::mem::take(&mut batch.waiting);
         let second_tokens = tokens.split_off(middle);
         let (created, base_sequence, attempts) = (batch.created, batch.base_sequence, batch.attempts);
+        let may_come_late = batch.may_come_late;
         let half = |records: &[batch::Record], waiting: Vec<T>, base_sequence: i32| {
             let mut builder =
                 BatchBuilder::new().compression(rules.compression).compression_level(rules.compression_level);
@@ -377,7 +385,16 @@ impl<T> PartitionQueue<T> {
                 );
             }
             let bytes = builder.build();
-            Numbered { bytes, base_sequence, waiting, created, attempts, on_wire: None, last_refusal: None }
+            Numbered {
+                bytes,
+                base_sequence,
+                waiting,
+                created,
+                attempts,
+                on_wire: None,
+                may_come_late,
+                last_refusal: None,
+            }
         };
         let second = half(second, second_tokens, advance(base_sequence, middle));
         self.numbered[index] = half(first, tokens, base_sequence);

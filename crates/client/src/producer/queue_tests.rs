@@ -132,6 +132,28 @@ fn a_gap_that_no_predecessor_will_fill_is_closed_by_the_next_epoch() {
 }
 
 #[test]
+fn a_batch_that_may_still_come_late_gets_no_second_number() {
+    let mut story = Story::new();
+    story.batch(&[1]);
+    story.batch(&[2]);
+    story.batch(&[3]);
+    let (attempts, _) = story.send_all(1);
+    story.answer(attempts[0], Outcome::Unanswered);
+    story.answer(attempts[1], Outcome::Unanswered);
+    story.refuse(attempts[2], ErrorCode::NotLeaderOrFollower);
+    story.now = story.rules.delivery_timeout_ms;
+    story.queue.numbered[1].created = story.now;
+    story.queue.numbered[2].created = story.now;
+    assert_eq!(story.queue.expire(&story.rules, story.now).len(), 1);
+    let (again, told) = story.send_all(1);
+    assert_eq!(told, "0:1+1 0:2+1");
+    let given_up = story.refuse(again[0], ErrorCode::OutOfOrderSequenceNumber).expect("its outcome stays unknown");
+    assert_eq!((given_up.waiting, given_up.result), (vec![2], Err(ProduceError::NoAnswer)));
+    assert!(story.refuse(again[1], ErrorCode::OutOfOrderSequenceNumber).is_none());
+    assert_eq!(story.send_all(1).1, "1:0+1", "the third was refused each time");
+}
+
+#[test]
 fn a_gap_before_a_later_batch_waits_for_the_predecessor() {
     let mut story = Story::new();
     story.batch(&[1]);
@@ -269,12 +291,13 @@ impl Broker {
     }
 }
 
-/// Requests are lost, answers are lost, requests are refused, leaders change, records expire. What was acknowledged is in the log
-/// at its offset, nothing is there twice, and the order is that of the appends.
+/// Requests are lost or come late, answers are lost, requests are refused, leaders change, records expire. What was acknowledged
+/// is in the log at its offset, nothing is there twice, and the order is that of the appends.
 #[test]
 fn whatever_is_lost_on_the_way_nothing_is_lost_doubled_or_reordered() {
     let mut expired_in_all = 0;
     let mut renumbered_in_all = 0;
+    let mut unknown_in_all = 0;
     for seed in 0..400_u64 {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut random = move |bound: u64| {
@@ -288,6 +311,7 @@ fn whatever_is_lost_on_the_way_nothing_is_lost_doubled_or_reordered() {
         let mut broker = Broker::default();
         let mut acknowledged = BTreeMap::new();
         let mut wire: VecDeque<(Attempt, Outcome)> = VecDeque::new();
+        let mut late: VecDeque<Bytes> = VecDeque::new();
         let mut leader = 1;
         let mut appended = 0;
         for _ in 0..600 {
@@ -309,8 +333,12 @@ fn whatever_is_lost_on_the_way_nothing_is_lost_doubled_or_reordered() {
                 }
             }
             if let Some(to_send) = story.send(leader) {
-                let outcome = match random(10) {
+                let outcome = match random(11) {
                     0 => Outcome::Unanswered,
+                    10 => {
+                        late.push_back(to_send.bytes.clone());
+                        Outcome::Unanswered
+                    }
                     1 => {
                         broker.produce(&to_send.bytes);
                         Outcome::Unanswered
@@ -324,11 +352,23 @@ fn whatever_is_lost_on_the_way_nothing_is_lost_doubled_or_reordered() {
                 };
                 wire.push_back((to_send.attempt, outcome));
             }
+            if random(8) == 0
+                && let Some(bytes) = late.pop_front()
+            {
+                broker.produce(&bytes);
+            }
             if random(3) > 0
                 && let Some((attempt, outcome)) = wire.pop_front()
                 && let Some(completed) = story.answer(attempt, outcome)
             {
-                let base = completed.result.expect("nothing is refused for good").base_offset.expect("told");
+                let written = match completed.result {
+                    Err(ProduceError::NoAnswer) => {
+                        unknown_in_all += 1;
+                        continue;
+                    }
+                    result => result.expect("nothing is refused for good"),
+                };
+                let base = written.base_offset.expect("told");
                 for (index, value) in completed.waiting.into_iter().enumerate() {
                     acknowledged.insert(value, base.0 as usize + index);
                 }
@@ -340,5 +380,6 @@ fn whatever_is_lost_on_the_way_nothing_is_lost_doubled_or_reordered() {
             assert_eq!(broker.log.get(offset), Some(&value), "seed {seed}");
         }
     }
-    assert!(expired_in_all > 100 && renumbered_in_all > 20, "{expired_in_all} {renumbered_in_all}: too quiet a story");
+    let told = (expired_in_all, renumbered_in_all, unknown_in_all);
+    assert!(told.0 > 100 && told.1 > 20 && told.2 > 20, "{told:?}: too quiet a story");
 }

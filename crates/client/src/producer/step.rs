@@ -30,6 +30,8 @@ pub struct BatchFacts {
     pub is_first: bool,
     pub has_one_record: bool,
     pub has_retries_left: bool,
+    /// An earlier attempt was not answered: it may still be on its way to the broker.
+    pub may_come_late: bool,
 }
 
 /// What to do with a batch.
@@ -44,6 +46,8 @@ pub enum Step {
     /// Again, in two halves.
     Split,
     Fail,
+    /// Given up: it may be written or not, and sending it under another number could write it twice.
+    Unknown,
 }
 
 #[must_use]
@@ -65,7 +69,11 @@ pub fn next_step(outcome: Outcome, batch: BatchFacts) -> Step {
             retry
         }
         ErrorCode::OutOfOrderSequenceNumber | ErrorCode::UnknownProducerId if batch.is_idempotent => {
-            if batch.has_retries_left { Step::Renumber } else { Step::Fail }
+            match batch.has_retries_left {
+                _ if batch.may_come_late => Step::Unknown,
+                true => Step::Renumber,
+                false => Step::Fail,
+            }
         }
         ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge if !batch.has_one_record => Step::Split,
         code if is_retriable(code) => retry,
@@ -77,8 +85,13 @@ pub fn next_step(outcome: Outcome, batch: BatchFacts) -> Step {
 mod tests {
     use super::*;
 
-    const FACTS: BatchFacts =
-        BatchFacts { is_idempotent: true, is_first: true, has_one_record: false, has_retries_left: true };
+    const FACTS: BatchFacts = BatchFacts {
+        is_idempotent: true,
+        is_first: true,
+        has_one_record: false,
+        has_retries_left: true,
+        may_come_late: false,
+    };
 
     #[test]
     fn each_error_has_its_next_step() {
@@ -86,6 +99,7 @@ mod tests {
         let single = BatchFacts { has_one_record: true, ..FACTS };
         let last = BatchFacts { has_retries_left: false, ..FACTS };
         let plain = BatchFacts { is_idempotent: false, ..FACTS };
+        let unanswered = BatchFacts { may_come_late: true, ..FACTS };
         let unknown_place = Step::Done(Written { base_offset: None, log_append_time: TimestampMs::NONE });
         let cases = [
             (ErrorCode::NotLeaderOrFollower, FACTS, Step::Retry),
@@ -94,6 +108,7 @@ mod tests {
             (ErrorCode::DuplicateSequenceNumber, FACTS, unknown_place),
             (ErrorCode::OutOfOrderSequenceNumber, later, Step::Retry),
             (ErrorCode::OutOfOrderSequenceNumber, FACTS, Step::Renumber),
+            (ErrorCode::OutOfOrderSequenceNumber, unanswered, Step::Unknown),
             (ErrorCode::OutOfOrderSequenceNumber, plain, Step::Fail),
             (ErrorCode::UnknownProducerId, FACTS, Step::Renumber),
             (ErrorCode::InvalidProducerEpoch, FACTS, Step::Fail),
