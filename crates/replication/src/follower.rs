@@ -118,12 +118,13 @@ impl FollowerState {
         Ok(FollowerAction::TruncateTo(cut.min(log_end_offset)))
     }
 
-    /// The leader's log does not contain our end, and epochs do not tell more.
+    /// The leader's log does not contain our end, or the leader has never heard of our last epoch.
     pub fn on_out_of_range(
         &self,
         leader_epoch: LeaderEpoch,
         leader_log_start_offset: Offset,
         leader_log_end_offset: Offset,
+        epochs: &EpochCache,
     ) -> Result<FollowerAction, LeaderMessageError> {
         self.check_epoch(leader_epoch)?;
         if self.offsets.log_end_offset < leader_log_start_offset
@@ -131,7 +132,18 @@ impl FollowerState {
         {
             return Ok(FollowerAction::RestartAt(leader_log_start_offset));
         }
-        Ok(FollowerAction::TruncateTo(self.offsets.log_end_offset.min(leader_log_end_offset)))
+        if leader_log_end_offset < self.offsets.log_end_offset {
+            return Ok(FollowerAction::TruncateTo(leader_log_end_offset));
+        }
+        // Our end lies within the leader's log. An epoch is not among what a batch's CRC covers: one that nobody knows is
+        // damaged, and goes with all that is said to be written under it. Cutting nothing would be asked again for ever.
+        match epochs.latest() {
+            Some(latest) if latest.start_offset <= self.offsets.log_start_offset => {
+                Ok(FollowerAction::RestartAt(leader_log_start_offset))
+            }
+            Some(latest) => Ok(FollowerAction::TruncateTo(latest.start_offset.min(self.offsets.log_end_offset))),
+            None => Ok(FollowerAction::TruncateTo(self.offsets.log_end_offset)),
+        }
     }
 
     /// The leader sent batches from `base_offset` on. Compaction leaves gaps, so they may begin beyond our end.

@@ -485,7 +485,7 @@ impl World {
             }
             Message::OutOfRange(leader_epoch, log_start, log_end) => {
                 let Role::Follower(state) = &self.nodes[to].role else { return };
-                let action = state.on_out_of_range(leader_epoch, log_start, log_end);
+                let action = state.on_out_of_range(leader_epoch, log_start, log_end, &self.nodes[to].epochs);
                 self.truncate(to, action.ok());
             }
         }

@@ -757,10 +757,21 @@ fn trap_19_the_log_start_never_goes_back() {
     .assert_eq(&told);
     // What the leader no longer has is given up here too.
     assert_eq!(
-        state.on_out_of_range(LeaderEpoch(9), Offset(50), Offset(90)),
+        state.on_out_of_range(LeaderEpoch(9), Offset(50), Offset(90), &epochs(&[(3, 0)])),
         Ok(FollowerAction::RestartAt(Offset(50)))
     );
-    assert_eq!(state.on_out_of_range(LeaderEpoch(9), Offset(0), Offset(9)), Ok(FollowerAction::TruncateTo(Offset(9))));
+    assert_eq!(
+        state.on_out_of_range(LeaderEpoch(9), Offset(0), Offset(9), &epochs(&[(3, 0)])),
+        Ok(FollowerAction::TruncateTo(Offset(9)))
+    );
+}
+
+#[test]
+fn trap_26_an_epoch_that_the_leader_never_heard_of_is_cut_off_and_not_asked_for_again() {
+    let state = follower(4, 8, 10);
+    let act = |entries| state.on_out_of_range(LeaderEpoch(9), Offset(0), Offset(90), &epochs(entries));
+    assert_eq!(act(&[(3, 0), (12, 7)]), Ok(FollowerAction::TruncateTo(Offset(7))));
+    assert_eq!(act(&[(12, 4)]), Ok(FollowerAction::RestartAt(Offset(0))), "nothing of the log is known");
 }
 
 #[test]

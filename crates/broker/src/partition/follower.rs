@@ -10,7 +10,7 @@ use vltava_replication::{
     EpochEndOffset, FollowerAction, FollowerState, FollowerSubscription, LeaderMessageError, LogOffsets,
 };
 use vltava_storage::StorageError;
-use vltava_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
+use vltava_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, mutation};
 
 use super::leader::must_flush;
 use super::{Listener, Partition, ReplicaOffline, Role, State};
@@ -149,12 +149,18 @@ impl Partition {
         log_start_offset: Offset,
         log_end_offset: Offset,
     ) -> Result<(), LeaderNewsError> {
-        let mut state = self.state.lock();
-        let action = following(&mut state)?.on_out_of_range(leader_epoch, log_start_offset, log_end_offset)?;
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let log = state.log.as_ref().ok_or(ReplicaOffline)?;
+        if state.upstream.is_none() {
+            return Err(LeaderNewsError::NotFollowing);
+        }
+        let Role::Follower(follower) = &state.role else { return Err(LeaderNewsError::NotFollowing) };
+        let action = follower.on_out_of_range(leader_epoch, log_start_offset, log_end_offset, log.epochs())?;
         tracing::warn!(
             partition = %self.name, %log_start_offset, %log_end_offset, ?action, "log is outside of the leader's"
         );
-        self.execute(&mut state, action)
+        self.execute(&mut guard, action)
     }
 
     /// Returns whether a flush is due.
@@ -189,7 +195,8 @@ impl Partition {
         let must_flush = must_flush(&config, log_end_offset, follower.offsets().durable_offset, appended.rolled);
         state.unflushed_since_ms.get_or_insert(self.surroundings.now_ms());
         self.stir_unless_at_rest(state);
-        if config.replication.durability == vltava_replication::Durability::PageCache
+        let is_enough = config.replication.durability == vltava_replication::Durability::PageCache;
+        if (is_enough || mutation::is_off("flush"))
             && let Some(upstream) = &state.upstream
         {
             upstream.mark();
