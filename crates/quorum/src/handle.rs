@@ -39,7 +39,8 @@ use crate::voters::{self, Voters};
 /// Threads of the quorum's own runtime.
 const THREADS: usize = 2;
 
-const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
+/// So many heartbeats of Raft's leader go into an election timeout.
+const HEARTBEATS: u64 = 5;
 
 /// The pause before a request is sent to the controller again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
@@ -485,7 +486,7 @@ fn raft_config(config: &QuorumConfig) -> Result<openraft::Config, StartError> {
     let election_timeout = millis(config.election_timeout);
     let raft_config = openraft::Config {
         cluster_name: "vltava".to_owned(),
-        heartbeat_interval: millis(HEARTBEAT_INTERVAL).min(election_timeout / 4).max(1),
+        heartbeat_interval: (election_timeout / HEARTBEATS).max(1),
         // OpenRaft takes the larger one for the lease of a leader, and waits for that to run out before it waits for a
         // time drawn from between the two. The smaller one is also how long a request for a vote may take.
         election_timeout_min: election_timeout / 2,
