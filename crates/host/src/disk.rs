@@ -27,7 +27,7 @@ pub use api::{
     read_to_string, remove_dir, remove_dir_all, remove_file, rename, sync_dir, write,
 };
 
-pub(crate) use api::{drop_from_cache, space, sync_file_system};
+pub(crate) use api::{allocate, drop_from_cache, space, sync_file_system};
 
 use crate::random::Generator;
 
@@ -65,6 +65,9 @@ pub struct Counts {
 }
 
 impl SimDisk {
+    /// The capacity of a disk that never gets full. Only on smaller ones is it counted what they hold.
+    pub const UNLIMITED: u64 = 1 << 40;
+
     /// Mounts an empty disk, in place of one that is mounted there.
     #[must_use]
     pub fn mount(at: impl Into<PathBuf>, seed: u64) -> Self {
@@ -123,6 +126,14 @@ impl SimDisk {
     /// The process ends and the machine goes on: everything stays, and files that are open are dead.
     pub fn end_process(&self) {
         self.lock().boot += 1;
+    }
+
+    /// An empty disk in the place of this one, as after a replacement.
+    pub fn wipe(&self) {
+        let mut state = self.lock();
+        state.boot += 1;
+        state.unsynced.clear();
+        state.nodes = BTreeMap::from([(ROOT, Node::Directory(Directory::default()))]);
     }
 
     /// Changes a bit of a file, in memory and on the platter, as a medium does that decays.
@@ -240,6 +251,12 @@ enum EntryChange {
 }
 
 impl EntryChange {
+    fn is_about(&self, node: NodeId) -> bool {
+        let (Self::Link { node: about, .. } | Self::Unlink { node: about, .. } | Self::Rename { node: about, .. }) =
+            self;
+        *about == node
+    }
+
     fn touches(&self, directory: NodeId) -> bool {
         match self {
             Self::Link { directory: changed, .. } | Self::Unlink { directory: changed, .. } => *changed == directory,
@@ -262,7 +279,7 @@ impl State {
             nodes: BTreeMap::from([(ROOT, Node::Directory(Directory::default()))]),
             next_node: ROOT + 1,
             unsynced: Vec::new(),
-            capacity: 1 << 40,
+            capacity: SimDisk::UNLIMITED,
             has_power: true,
             has_failed_a_sync: false,
             boot: 0,
@@ -300,6 +317,15 @@ impl State {
             return Err(io_error("the power failed"));
         }
         Ok(())
+    }
+
+    /// Bytes that may still be written.
+    fn room(&self) -> u64 {
+        if self.capacity >= SimDisk::UNLIMITED {
+            self.capacity
+        } else {
+            self.capacity.saturating_sub(self.used_bytes())
+        }
     }
 
     fn used_bytes(&self) -> u64 {
@@ -419,7 +445,8 @@ impl State {
                 self.file_mut(file)?.make_durable();
             }
             let changes = std::mem::take(&mut self.unsynced);
-            changes.iter().for_each(|change| self.make_durable(change));
+            let gone: Vec<NodeId> = changes.iter().filter_map(|change| self.make_durable(change)).collect();
+            gone.into_iter().for_each(|node| self.forget_if_gone(node));
         }
         Ok(())
     }
@@ -433,12 +460,23 @@ impl State {
                 std::mem::take(&mut self.unsynced).into_iter().partition(|change| change.touches(node));
             self.unsynced = rest;
             let synced: Vec<EntryChange> = synced;
-            synced.iter().for_each(|change| self.make_durable(change));
+            let gone: Vec<NodeId> = synced.iter().filter_map(|change| self.make_durable(change)).collect();
+            gone.into_iter().for_each(|node| self.forget_if_gone(node));
         }
         Ok(())
     }
 
-    fn make_durable(&mut self, change: &EntryChange) {
+    /// Frees a file that nobody has open, and that has no name and will have none after a crash.
+    fn forget_if_gone(&mut self, node: NodeId) {
+        let is_gone = matches!(self.nodes.get(&node), Some(Node::File(file)) if file.names == 0 && file.handles == 0);
+        // A name that it had elsewhere may still be on the platter.
+        if is_gone && !self.unsynced.iter().any(|change| change.is_about(node)) {
+            self.nodes.remove(&node);
+        }
+    }
+
+    /// Returns the file that has lost a name by it, if any.
+    fn make_durable(&mut self, change: &EntryChange) -> Option<NodeId> {
         let mut remove = |directory: NodeId, name: &str, node: NodeId| {
             if let Ok(directory) = self.directory_mut(directory)
                 && directory.durable.get(name) == Some(&node)
@@ -454,11 +492,11 @@ impl State {
         let (EntryChange::Link { directory, name, node } | EntryChange::Rename { to: (directory, name), node, .. }) =
             change
         else {
-            return;
+            let EntryChange::Unlink { node, .. } = change else { return None };
+            return Some(*node);
         };
-        if let Ok(directory) = self.directory_mut(*directory) {
-            directory.durable.insert(name.clone(), *node);
-        }
+        let replaced = self.directory_mut(*directory).ok()?.durable.insert(name.clone(), *node);
+        replaced.filter(|replaced| replaced != node)
     }
 }
 

@@ -231,7 +231,7 @@ impl FileExt for File {
         self.with(|state| {
             let length = state.file(self.node)?.contents.len();
             let grows = (position + bytes.len()).saturating_sub(length) as u64;
-            let room = state.capacity.saturating_sub(state.used_bytes());
+            let room = state.room();
             let fits = bytes.len() - usize::try_from(grows.saturating_sub(room)).unwrap_or(usize::MAX).min(bytes.len());
             if fits == 0 && !bytes.is_empty() {
                 return Err(io::ErrorKind::StorageFull.into());
@@ -459,6 +459,16 @@ pub(crate) fn drop_from_cache(file: &File, _position: u64, _bytes: u64) -> io::R
     file.with(|state| {
         state.file_mut(file.node)?.drop_cache();
         Ok(())
+    })
+}
+
+/// Creates or replaces a file of so many bytes, or fails and has created an empty one.
+pub(crate) fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = File::create(path)?;
+    let length = usize::try_from(bytes).map_err(|_| invalid("the length is too large"))?;
+    file.with(|state| match state.room() < bytes {
+        true => Err(io::ErrorKind::StorageFull.into()),
+        false => set_length(state, file.node, length),
     })
 }
 
