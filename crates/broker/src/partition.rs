@@ -42,7 +42,7 @@ pub(crate) use cleaning::AfterFailure;
 pub use damage::{Damage, on_damage};
 pub use follower::LeaderNewsError;
 #[cfg(vltava_sim)]
-pub use inspection::Inspection;
+pub use inspection::{Glance, Inspection, Leads};
 pub(crate) use leader::ThrottledSides;
 pub use leader::{FollowerRead, NotLeading};
 pub(crate) use relocation::{COPY_BYTES, RelocationError};

@@ -1,5 +1,7 @@
 //! Simulated brokers, and the hands that crash and cut them off.
 
+mod damage;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -9,6 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
+use turmoil::{Protocol, Segment};
 use vltava::node::{Node, NodeView};
 use vltava_broker::config::BrokerConfig;
 use vltava_host::disk::{Faults, SimDisk};
@@ -73,6 +76,10 @@ pub struct Cluster {
     network: NetworkState,
     held: BTreeSet<(String, String)>,
     random: Generator,
+    /// Of a link at rest.
+    max_latency: Duration,
+    /// Of all hosts, by their addresses.
+    names: BTreeMap<IpAddr, String>,
 }
 
 /// What is known of a broker's process from outside.
@@ -107,13 +114,14 @@ impl Cluster {
     #[must_use]
     pub fn new(options: &ClusterOptions) -> Self {
         vltava_host::random::seed(options.seed);
+        let max_latency = MAX_LATENCY.max(options.tick);
         let mut sim = turmoil::Builder::new()
             .rng_seed(options.seed)
             .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_SECONDS))
             .simulation_duration(options.duration)
             .tick_duration(options.tick)
             .min_message_latency(options.tick)
-            .max_message_latency(MAX_LATENCY.max(options.tick))
+            .max_message_latency(max_latency)
             // A segment is one write of a sender: HTTP/2 sends many small ones before it reads.
             .tcp_capacity(65_536)
             .build();
@@ -151,6 +159,7 @@ impl Cluster {
                 }
             });
         }
+        let names = (1..=options.brokers).map(|id| (sim.lookup(host_name(id)), host_name(id))).collect();
         Self {
             sim,
             brokers: options.brokers,
@@ -162,6 +171,8 @@ impl Cluster {
             network: NetworkState::default(),
             held: BTreeSet::new(),
             random: Generator::new(options.seed),
+            max_latency,
+            names,
         }
     }
 
@@ -169,6 +180,7 @@ impl Cluster {
     pub fn client(&mut self, name: &str, client: impl Future<Output = turmoil::Result> + 'static) {
         self.clients.push(name.to_owned());
         self.sim.client(name, client);
+        self.names.insert(self.sim.lookup(name), name.to_owned());
     }
 
     /// Where clients reach each broker.
@@ -204,12 +216,30 @@ impl Cluster {
     /// From now on the network is in this state, between all hosts that run. What was sent through a link that opens
     /// again arrives late, but for links in `lost`: what was sent through them is gone, and their connections are dead.
     pub fn set_network(&mut self, state: NetworkState, lost: &BTreeSet<(String, String)>) {
-        for (one, other) in lost {
+        let connecting = self.connecting();
+        // To lose somebody's first segment is to refuse the connection, and that would say that the process is dead.
+        for (one, other) in lost.difference(&connecting) {
             self.sim.partition(one.as_str(), other.as_str());
             self.held.insert((one.clone(), other.clone()));
         }
         self.network = state;
         self.apply_network();
+    }
+
+    /// The pairs of hosts between which somebody waits for a connection.
+    fn connecting(&self) -> BTreeSet<(String, String)> {
+        let names = &self.names;
+        let mut connecting = BTreeSet::new();
+        self.sim.links(|links| {
+            for link in links {
+                let (one, other) = link.pair();
+                let (Some(one), Some(other)) = (names.get(&one), names.get(&other)) else { continue };
+                if link.into_iter().any(|message| matches!(message.protocol(), Protocol::Tcp(Segment::Syn(_)))) {
+                    connecting.insert(ordered(one, other));
+                }
+            }
+        });
+        connecting
     }
 
     fn apply_network(&mut self) {
@@ -224,7 +254,7 @@ impl Cluster {
                 } else if self.held.remove(&pair) {
                     self.sim.release(one.as_str(), other.as_str());
                 }
-                let latency = self.network.latency(one, other).unwrap_or(MAX_LATENCY);
+                let latency = self.network.latency(one, other).unwrap_or(self.max_latency);
                 self.sim.set_link_max_message_latency(one.as_str(), other.as_str(), latency);
             }
         }
@@ -235,12 +265,14 @@ impl Cluster {
         if self.held.is_empty() {
             return;
         }
-        let names: BTreeMap<IpAddr, String> =
-            self.hosts().into_iter().map(|host| (self.sim.lookup(host.as_str()), host)).collect();
-        let (held, network, random) = (&self.held, &self.network, &mut self.random);
+        let (names, held, network, random) = (&self.names, &self.held, &self.network, &mut self.random);
         self.sim.links(|links| {
             for link in links {
                 let (one, other) = link.pair();
+                let mut link = link.into_iter().peekable();
+                if link.peek().is_none() {
+                    continue;
+                }
                 let (Some(one), Some(other)) = (names.get(&one), names.get(&other)) else { continue };
                 if !held.contains(&ordered(one, other)) {
                     continue;
@@ -280,7 +312,7 @@ impl Cluster {
     pub fn limit_disk(&self, broker: i32, room: Option<u64>) {
         let capacity = match (room, vltava_host::fs::space(Path::new(&mount_point(broker as u16)))) {
             (Some(room), Ok(space)) => space.total_bytes - space.available_bytes + room,
-            _ => 1 << 40,
+            _ => SimDisk::UNLIMITED,
         };
         self.disk(broker).set_capacity(capacity);
     }

@@ -44,7 +44,7 @@ struct Arguments {
 }
 
 /// Rules that can be switched off, by their number in `replication-traps.md` where they have one.
-const RULES: [(&str, &str); 15] = [
+const RULES: [(&str, &str); 21] = [
     ("flush", "a replica acknowledges what is on its disk"),
     ("trap-1", "a follower never cuts its log at its own high watermark"),
     ("trap-3", "a follower takes nothing from another leader epoch"),
@@ -56,10 +56,16 @@ const RULES: [(&str, &str); 15] = [
     ("trap-8", "a follower joins the ISR only with everything committed"),
     ("trap-13", "Raft's log is on disk before it is acknowledged"),
     ("trap-15", "a leader without a session with the controller serves nobody"),
+    ("trap-16", "acks=all waits for all in-sync replicas"),
     ("trap-19", "a follower's log starts where its leader's does"),
     ("trap-20", "a new leader knows the producers' last batches"),
     ("trap-24", "a coordinator answers a commit when it is committed"),
+    ("trap-26", "nobody takes a batch whose CRC is wrong"),
+    ("trap-27", "a flush that failed was none"),
     ("trap-28", "recovery ends a log at the first batch whose CRC is wrong"),
+    ("trap-31", "a log belongs to a topic's identity, not to its name"),
+    ("trap-32", "nobody is elected who may lack what was committed"),
+    ("high-watermark", "clients see what is committed only"),
 ];
 
 /// A seed that takes longer in real time is stuck.

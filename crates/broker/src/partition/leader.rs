@@ -13,7 +13,7 @@ use vltava_replication::{
     NotEnoughReplicas, ProducerBatch, SequenceCheck,
 };
 use vltava_storage::{ReadLimits, StorageError};
-use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch, TimestampMs};
+use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch, TimestampMs, mutation};
 
 use super::{Acks, AppendError, AppendOptions, Appended, Listener, Partition, Role, State, wall_clock};
 use crate::dirty_set::DirtySet;
@@ -357,7 +357,7 @@ impl Partition {
             Role::Leader(leader) if leader.leader_epoch() == appended.leader_epoch => leader,
             Role::Leader(_) | Role::Follower(_) => return ControlFlow::Break(Err(ErrorCode::NotLeaderOrFollower)),
         };
-        if acks == Acks::Leader {
+        if acks == Acks::Leader || mutation::is_off("trap-16") {
             let offsets = leader.offsets();
             let durability = state.config.replication.durability;
             let acknowledged = durability.acknowledged(offsets.log_end_offset, offsets.durable_offset);

@@ -8,7 +8,7 @@ use vltava_replication::{
     ActiveProducer, EpochEndOffset, FencingError, FetchPosition, OffsetNotAvailable, check_leader_epoch, fetch_position,
 };
 use vltava_storage::{Log, LogReader, ReadLimits, StorageError, TimestampedOffset, WarmRead};
-use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, TimestampMs};
+use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, TimestampMs, mutation};
 
 use super::{Damage, Isolation, Partition, ReadRequest, ReadResult, Role, State};
 
@@ -92,6 +92,7 @@ impl Partition {
             return Err(ErrorCode::OffsetNotAvailable);
         }
         let end_offset = match request.isolation {
+            _ if mutation::is_off("high-watermark") => offsets.log_end_offset,
             Isolation::ReadUncommitted => offsets.high_watermark,
             Isolation::ReadCommitted => last_stable_offset,
         };

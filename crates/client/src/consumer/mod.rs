@@ -197,6 +197,12 @@ impl Consumer {
         self.positions.consumed()
     }
 
+    /// The generation of the group that it is a member of, if it is.
+    #[must_use]
+    pub fn generation_id(&self) -> Option<i32> {
+        self.generation().map(|membership| membership.generation)
+    }
+
     /// How long each rebalance took so far.
     #[must_use]
     pub fn rebalance_times(&self) -> &[Duration] {

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use vltava_types::{BrokerId, TopicPartition};
+use vltava_types::{BrokerId, TopicPartition, mutation};
 
 use super::draft::Draft;
 use crate::image::PartitionImage;
@@ -132,7 +132,7 @@ impl PartitionUpdate {
             }
             return;
         }
-        if !may_be_unclean {
+        if !may_be_unclean && !mutation::is_off("trap-32") {
             return;
         }
         // The last leader is the likeliest to have the most (KIP-966).

@@ -1,28 +1,26 @@
 //! Looks into the brokers while they run, and holds what they have against each other: the invariants of the replication
 //! protocol, which no client can see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use vltava::node::NodeView;
 use vltava_broker::Broker;
-use vltava_broker::partition::{Inspection, Partition};
-use vltava_metadata::{ClusterImage, PartitionImage};
+use vltava_broker::partition::{Glance, Inspection, Leads, Partition};
+use vltava_metadata::ClusterImage;
 use vltava_protocol::batch::{batches, records};
 use vltava_storage::{ReadLimits, StorageError};
 use vltava_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicPartition};
 
 use super::ledger::Violation;
 use super::plan::{Plan, TopicKind};
+use super::shape::shape;
 use crate::cluster::Cluster;
 
 /// Images are compared with what another broker had at the same offset, if that was so recently.
 const MAX_IMAGES: usize = 400;
-
-/// After so long a leader that the controller reaches has heard of an image; one that is not reached has lost its session
-/// before that is over.
-const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
 const READ_BYTES: usize = 256 * 1024;
 
@@ -40,12 +38,18 @@ pub struct Inspector {
     replicas: BTreeMap<(i32, TopicPartition), Replica>,
     /// The highest high watermark that any replica had.
     committed_to: BTreeMap<TopicPartition, Offset>,
-    /// Each current leader's high watermark while too few replicas were in sync to commit, and since which image.
+    /// Each current leader's high watermark while too few replicas were in sync to commit, and under which change.
     stalled: BTreeMap<TopicPartition, (PartitionEpoch, Offset)>,
-    /// Since when it has been so.
-    settled: BTreeMap<TopicPartition, Duration>,
-    /// The hash of each committed record.
+    /// Each replica as it was when it was last looked at.
+    glances: BTreeMap<(i32, TopicPartition), (*const Partition, Glance)>,
+    /// The metadata offset at the last look.
+    seen_metadata: i64,
+    /// A hash of each committed batch by its first offset, or of each record where compaction takes batches apart.
     committed: BTreeMap<TopicPartition, BTreeMap<i64, u64>>,
+    /// What a replica had on disk of all that was committed, when its broker's process ended.
+    stored: BTreeMap<(i32, TopicPartition), Offset>,
+    /// Replicas whose disk was tampered with, and that the controller has not taken out of the ISR yet.
+    distrusted: BTreeSet<(i32, TopicPartition)>,
 }
 
 /// One replica in one life of its broker's process.
@@ -64,10 +68,27 @@ impl Inspector {
         &self.newest
     }
 
-    /// The broker's process has ended: what it knew and did not store is gone.
-    pub fn forget(&mut self, broker: i32) {
+    /// The broker's process is about to end: what it knew and did not store will be gone.
+    pub fn on_process_ends(&mut self, cluster: &Cluster, broker: i32) {
+        let view = cluster.view(broker);
+        for partition in view.as_ref().and_then(NodeView::broker).iter().flat_map(|broker| broker.replicas.partitions())
+        {
+            let id = partition.id();
+            let committed_to = self.committed_to.get(&id).copied().unwrap_or_default();
+            let is_whole = partition.is_online() && !self.distrusted.contains(&(broker, id));
+            if is_whole {
+                self.stored.insert((broker, id), partition.inspect().offsets.durable_offset.min(committed_to));
+            }
+        }
         self.applied.remove(&broker);
         self.replicas.retain(|(of, _), _| *of != broker);
+    }
+
+    /// Something was done to the broker's disk that no disk should do.
+    pub fn distrust(&mut self, broker: i32) {
+        self.stored.retain(|(of, _), _| *of != broker);
+        let hosted = self.newest.partitions().filter(|(_, partition)| partition.replicas.contains(&BrokerId(broker)));
+        self.distrusted.extend(hosted.map(|(id, _)| (broker, id)));
     }
 
     /// Everything that does not hold at this moment.
@@ -80,21 +101,41 @@ impl Inspector {
                 Some((id, Arc::clone(view.broker()?)))
             })
             .collect();
-        let mut inspected: Vec<(i32, Arc<Partition>, Inspection)> = vec![];
-        for (id, broker) in &running {
-            for partition in broker.replicas.partitions() {
-                let inspection = partition.inspect();
-                inspected.push((*id, partition, inspection));
-            }
+        let inspected = self.inspect(&running);
+        for (id, partition, inspection) in &inspected {
+            self.check_offsets(*id, partition, inspection, plan, &mut found);
+            self.check_stored(*id, partition, inspection, plan, &mut found);
         }
         for (id, partition, inspection) in &inspected {
-            self.check_offsets(*id, partition, inspection, &mut found);
-        }
-        for (id, partition, inspection) in &inspected {
-            self.check_role(*id, partition, inspection, plan, now, &mut found);
+            self.check_role(*id, partition, inspection, plan, &mut found);
             self.compare_log(*id, partition, inspection, plan, &mut found);
         }
-        found.into_iter().map(|(kind, detail)| Violation { at: now, kind, detail }).collect()
+        to_violations(found, now)
+    }
+
+    /// All replicas of the partitions of which any replica, or the metadata, has changed since the last look.
+    fn inspect(&mut self, running: &[(i32, Arc<Broker>)]) -> Vec<(i32, Arc<Partition>, Inspection)> {
+        let metadata = self.newest.offset.value();
+        let has_image = std::mem::replace(&mut self.seen_metadata, metadata) != metadata;
+        let hosted =
+            || running.iter().flat_map(|(id, broker)| broker.replicas.partitions().into_iter().map(|p| (*id, p)));
+        let mut changed = BTreeSet::new();
+        for (broker, partition) in hosted() {
+            let (life, glance) = (Arc::as_ptr(&partition), partition.glance());
+            if self.glances.insert((broker, partition.id()), (life, glance)) != Some((life, glance)) {
+                changed.insert(partition.id());
+            }
+        }
+        if changed.is_empty() && !has_image {
+            return vec![];
+        }
+        hosted()
+            .filter(|(_, partition)| has_image || changed.contains(&partition.id()))
+            .map(|(broker, partition)| {
+                let inspection = partition.inspect();
+                (broker, partition, inspection)
+            })
+            .collect()
     }
 
     fn check_image(&mut self, broker: i32, image: &Arc<ClusterImage>, plan: &Plan, found: &mut Found) {
@@ -122,6 +163,11 @@ impl Inspector {
             let before = std::mem::replace(&mut self.newest, Arc::clone(image));
             for (id, partition) in image.partitions() {
                 let earlier = before.partition(id.topic_id, id.partition).map(Arc::as_ref);
+                // A replica that moves away and back begins anew.
+                let had = earlier.map_or(&[][..], |earlier| &earlier.replicas);
+                for gone in had.iter().filter(|replica| !partition.replicas.contains(replica)) {
+                    self.stored.remove(&(gone.value(), id));
+                }
                 if let Some(wrong) = shape(image, id, partition, earlier, plan) {
                     found.push(("metadata-shape", format!("at {offset}: {wrong}: {partition:?}")));
                 }
@@ -129,7 +175,14 @@ impl Inspector {
         }
     }
 
-    fn check_offsets(&mut self, broker: i32, partition: &Arc<Partition>, seen: &Inspection, found: &mut Found) {
+    fn check_offsets(
+        &mut self,
+        broker: i32,
+        partition: &Arc<Partition>,
+        seen: &Inspection,
+        plan: &Plan,
+        found: &mut Found,
+    ) {
         let offsets = seen.offsets;
         let is_sound = offsets.log_start_offset <= offsets.high_watermark
             && offsets.high_watermark <= offsets.log_end_offset
@@ -149,6 +202,9 @@ impl Inspector {
         if replica.partition.as_ptr() != Arc::as_ptr(partition) {
             replica.partition = Arc::downgrade(partition);
             replica.compared_to = Offset(0);
+        } else if plan.bad_disk == Some(broker) {
+            // What cannot be read is dropped and fetched anew.
+            replica.compared_to = replica.compared_to.min(offsets.high_watermark);
         } else if offsets.high_watermark < replica.high_watermark {
             found.push(("high-watermark-went-back", format!("{} from {}", told(), replica.high_watermark)));
         } else if offsets.log_start_offset < replica.log_start_offset {
@@ -160,6 +216,30 @@ impl Inspector {
         *committed_to = (*committed_to).max(offsets.high_watermark);
     }
 
+    /// What was on a disk and committed when a process ended is there when the next one begins.
+    fn check_stored(
+        &mut self,
+        broker: i32,
+        partition: &Arc<Partition>,
+        seen: &Inspection,
+        plan: &Plan,
+        found: &mut Found,
+    ) {
+        let (id, name) = (partition.id(), partition.name());
+        let Some(image) = self.newest.partition(id.topic_id, id.partition) else { return };
+        if !image.isr.contains(&BrokerId(broker)) {
+            self.distrusted.remove(&(broker, id));
+        }
+        let Some(stored) = self.stored.remove(&(broker, id)) else { return };
+        if plan.bad_disk == Some(broker) || seen.log.is_none() {
+            return;
+        }
+        if seen.offsets.log_end_offset < stored {
+            let end = seen.offsets.log_end_offset;
+            found.push(("lost-stored", format!("{name}: broker {broker} had {stored} on disk, and has {end}")));
+        }
+    }
+
     /// Leaders and in-sync replicas have everything that was committed, and no two brokers lead in one epoch.
     fn check_role(
         &mut self,
@@ -167,7 +247,6 @@ impl Inspector {
         partition: &Arc<Partition>,
         seen: &Inspection,
         plan: &Plan,
-        now: Duration,
         found: &mut Found,
     ) {
         let (id, name) = (partition.id(), partition.name());
@@ -187,11 +266,16 @@ impl Inspector {
             let detail = format!("{name}: {missing} is in sync for the controller, not for leader {broker}: {leads:?}");
             found.push(("isr-not-covered", detail));
         }
-        if is_current_leader {
-            self.check_stall(id, seen, plan, now, found);
+        if let Some(leads) = seen.leads.as_ref().filter(|_| is_current_leader) {
+            self.check_stall(id, seen, leads, plan, found);
+            if let Some(told) = leads.latest_offset.filter(|told| *told < committed_to) {
+                let detail = format!("{name}: leader {broker} tells the end {told}, and {committed_to} was committed");
+                found.push(("watermark-went-back", detail));
+            }
         }
         let Some(image) = self.newest.partition(id.topic_id, id.partition) else { return };
-        let is_candidate = image.isr.contains(&BrokerId(broker)) || is_current_leader;
+        let is_trusted = !self.distrusted.contains(&(broker, id));
+        let is_candidate = image.isr.contains(&BrokerId(broker)) && is_trusted || is_current_leader;
         if !is_candidate || seen.log.is_none() {
             return;
         }
@@ -208,23 +292,18 @@ impl Inspector {
     }
 
     /// With fewer in-sync replicas than `min.insync.replicas` nothing is committed (KIP-966).
-    fn check_stall(&mut self, id: TopicPartition, seen: &Inspection, plan: &Plan, at: Duration, found: &mut Found) {
+    fn check_stall(&mut self, id: TopicPartition, seen: &Inspection, leads: &Leads, plan: &Plan, found: &mut Found) {
         let Some(image) = self.newest.partition(id.topic_id, id.partition) else { return };
         let Some(topic) = plan.topic(&self.newest.topics[&id.topic_id].name) else { return };
         let required = (topic.min_insync_replicas as usize).min(image.replicas.len());
-        if image.isr.len() >= required {
+        if leads.isr.len() >= required {
             self.stalled.remove(&id);
             return;
         }
-        let now = (image.partition_epoch, seen.offsets.high_watermark);
-        // What the leader did before it heard of the image is in the first look; it hears of it within an interval.
+        let now = (leads.partition_epoch, seen.offsets.high_watermark);
         let before = self.stalled.insert(id, now);
-        if before.is_none_or(|before| before.0 != now.0) {
-            self.settled.insert(id, at);
-        }
-        let is_settled = self.settled.get(&id).is_some_and(|since| *since + SETTLED_AFTER <= at);
-        if is_settled && before.is_some_and(|before| before.1 < now.1) {
-            let detail = format!("{}-{} with isr {:?} commits up to {}", topic.name, id.partition, image.isr, now.1);
+        if before.is_some_and(|before| before.0 == now.0 && before.1 < now.1) {
+            let detail = format!("{}-{} with isr {:?} commits up to {}", topic.name, id.partition, leads.isr, now.1);
             found.push(("committed-below-min-isr", detail));
         }
     }
@@ -252,6 +331,7 @@ impl Inspector {
             let bytes = match log.read(offset, limits) {
                 Ok(bytes) => bytes,
                 Err(StorageError::Truncated) => break,
+                Err(StorageError::Corrupt { .. }) if plan.bad_disk == Some(broker) => break,
                 Err(error) => {
                     found.push(("unreadable-log", format!("{name} on broker {broker} at {offset}: {error}")));
                     break;
@@ -267,17 +347,23 @@ impl Inspector {
                     found.push(("hole-in-log", format!("{name} on broker {broker} has nothing from {offset} to {at}")));
                 }
                 offset = offset.max(view.header.next_offset());
+                let mut compare = |at: Offset, hash: u64| {
+                    if *committed.entry(at.value()).or_insert(hash) != hash {
+                        found.push(("log-mismatch", format!("{name} on broker {broker} has something else at {at}")));
+                    }
+                };
+                if !has_gaps {
+                    // Replicas hold the same bytes. Reading has held them against the CRC.
+                    let length = view.header.next_offset().value() - view.header.base_offset.value();
+                    compare(view.header.base_offset, u64::from(view.header.crc) << 32 | length.unsigned_abs());
+                    continue;
+                }
                 let batch = bytes.slice(view.position..view.position + view.bytes.len());
                 let Ok(batch) = records(&batch, READ_BYTES) else { continue };
                 for record in batch.flatten() {
                     let mut hasher = DefaultHasher::new();
                     (&record.key, &record.value, record.timestamp).hash(&mut hasher);
-                    let hash = hasher.finish();
-                    let known = *committed.entry(record.offset.value()).or_insert(hash);
-                    if known != hash {
-                        let detail = format!("{name} on broker {broker} has another record at {}", record.offset);
-                        found.push(("log-mismatch", detail));
-                    }
+                    compare(record.offset, hasher.finish());
                 }
             }
         }
@@ -285,43 +371,6 @@ impl Inspector {
     }
 }
 
-/// What is wrong with a partition's metadata by itself, or after what it was before.
-fn shape(
-    image: &ClusterImage,
-    id: TopicPartition,
-    partition: &PartitionImage,
-    before: Option<&PartitionImage>,
-    plan: &Plan,
-) -> Option<String> {
-    let PartitionImage { replicas, isr, eligible_leader_replicas: elr, leader, .. } = partition;
-    let name = image.topic_name(id.topic_id)?;
-    let wrong = |what: &str| Some(format!("{name}-{}: {what}", id.partition));
-    if !isr.iter().chain(elr).all(|member| replicas.contains(member)) {
-        return wrong("a candidate is no replica");
-    }
-    if isr.iter().any(|member| elr.contains(member)) {
-        return wrong("in sync and not in sync at once");
-    }
-    if leader.is_some_and(|leader| !isr.contains(&leader)) {
-        return wrong("the leader is not in sync");
-    }
-    if let Some(fenced) = isr.iter().find(|member| !image.is_unfenced(**member)) {
-        return wrong(&format!("{fenced} is in sync and fenced"));
-    }
-    // Of topics that the plan does not name it is not known.
-    let required = plan.topic(name).map(|topic| (topic.min_insync_replicas as usize).min(replicas.len()));
-    if required.is_some_and(|required| isr.len() >= required) && !elr.is_empty() {
-        return wrong("enough in-sync replicas, and eligible ones besides");
-    }
-    let (leader_epoch, partition_epoch): (LeaderEpoch, PartitionEpoch) = match before {
-        Some(before) => (before.leader_epoch, before.partition_epoch),
-        None => return None,
-    };
-    if partition.leader_epoch < leader_epoch || partition.partition_epoch < partition_epoch {
-        return wrong("an epoch went back");
-    }
-    if before.is_some_and(|before| before.leader != *leader) && partition.leader_epoch == leader_epoch {
-        return wrong("another leader in the same epoch");
-    }
-    None
+fn to_violations(found: Found, now: Duration) -> Vec<Violation> {
+    found.into_iter().map(|(kind, detail)| Violation { at: now, kind, detail }).collect()
 }

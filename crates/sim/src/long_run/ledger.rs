@@ -107,6 +107,8 @@ pub struct Ledger {
     /// Offsets that members of a group read, each at least once.
     pub group_readings: BTreeMap<(usize, Key), BTreeMap<i64, u32>>,
     pub committed: BTreeMap<(usize, Key), i64>,
+    /// Which member, in which of its lives, was told that it owns a partition, by group and generation.
+    owners: BTreeMap<(usize, i32), BTreeMap<Key, (usize, u64)>>,
     pub latest: BTreeMap<Key, i64>,
     /// The log starts that DeleteRecords was answered with.
     pub earliest: BTreeMap<Key, i64>,
@@ -242,6 +244,42 @@ impl Ledger {
         }
         let committed = self.committed.entry((group, key.clone())).or_default();
         *committed = (*committed).max(offset);
+    }
+
+    /// A member of a group was told what it owns: in a generation, nobody else does.
+    pub fn own(
+        &mut self,
+        group: usize,
+        generation: i32,
+        member: (usize, u64),
+        owned: impl Iterator<Item = Key>,
+        now: Duration,
+    ) {
+        for key in owned {
+            let owners = self.owners.entry((group, generation)).or_default();
+            let owner = *owners.entry(key.clone()).or_insert(member);
+            if owner != member {
+                let detail = format!(
+                    "{}-{} belongs to {owner:?} and {member:?} in generation {generation} of group {group}",
+                    key.0, key.1
+                );
+                self.violate(now, "two-owners", detail);
+            }
+        }
+    }
+
+    /// The newest generation in which a member was told what it owns.
+    #[must_use]
+    pub fn newest_generation(&self, group: usize) -> Option<i32> {
+        self.owners.range((group, i32::MIN)..=(group, i32::MAX)).next_back().map(|((_, generation), _)| *generation)
+    }
+
+    /// A commit of a member of `generation` was accepted, and `newest` was under way before it began.
+    pub fn committed_in(&mut self, group: usize, generation: Option<i32>, newest: Option<i32>, now: Duration) {
+        if generation.is_some() && generation < newest {
+            let detail = format!("group {group} took a commit of generation {generation:?} in generation {newest:?}");
+            self.violate(now, "zombie-commit", detail);
+        }
     }
 
     /// A coordinator told what a group has committed, in answer to a question after `floor` had been accepted.

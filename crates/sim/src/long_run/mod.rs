@@ -5,11 +5,13 @@
 //! everything is healed, and within [`LIVENESS_LIMIT`] all must work again; [`verdict`] judges the history. What a failed
 //! plan does not need for its failure is found by [`shorten`].
 
+mod cuts;
 mod inspector;
 mod ledger;
 mod liveness;
 mod nemesis;
 mod plan;
+mod shape;
 mod shorten;
 mod verdict;
 mod workload;
@@ -26,7 +28,7 @@ use nemesis::{Nemesis, World};
 use workload::{Context, Requests};
 
 pub use ledger::Violation;
-pub use plan::{Action, AdminOp, Fault, NetworkFault, Plan, Step};
+pub use plan::{Action, AdminOp, Aim, Fault, NetworkFault, Plan, Step};
 pub use shorten::shorten;
 
 /// Between two looks into the brokers while nothing happens.
@@ -219,9 +221,9 @@ impl Run {
                 while let Some(step) = plan.steps.get(self.next_step).filter(|step| since + step.at <= now) {
                     self.next_step += 1;
                     match &step.action {
-                        Action::Fault(fault, lasts) => {
+                        Action::Fault(fault, aim, lasts) => {
                             self.alert_until = now + ALERT;
-                            self.with_world(now, |nemesis, world| nemesis.begin(world, fault, *lasts));
+                            self.with_world(now, |nemesis, world| nemesis.begin(world, fault, aim, *lasts));
                         }
                         Action::Admin(op) => self.context.request(op.clone()),
                     }

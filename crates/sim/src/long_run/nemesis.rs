@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use vltava_host::disk::Faults;
 
-use super::client_host;
+use super::cuts::state_of;
 use super::inspector::Inspector;
 use super::ledger::Ledger;
-use super::plan::{CLIENT_HOSTS, Fault, NetworkFault};
-use crate::cluster::{Cluster, Ending, broker_name};
+use super::plan::{Aim, Fault, NetworkFault};
+use crate::cluster::{Cluster, Ending};
 use crate::network::{NetworkState, ordered};
 
 /// A supervisor starts a process that ended by itself so long after.
@@ -49,6 +49,8 @@ pub struct Nemesis {
     active: Vec<Active>,
     /// Brokers that a supervisor is about to start.
     restarts: BTreeMap<i32, Duration>,
+    /// The broker whose disk was tampered with, until everything is in sync again: so long the others have to stay.
+    mending: Option<i32>,
     /// Cuts that are over. Each second one has cost the connections their lives.
     mended: u64,
 }
@@ -68,13 +70,24 @@ impl World<'_> {
     }
 
     fn crash(&mut self, broker: i32) {
-        self.inspector.forget(broker);
+        self.inspector.on_process_ends(self.cluster, broker);
         self.cluster.crash(broker);
     }
 
     fn kill(&mut self, broker: i32) {
-        self.inspector.forget(broker);
+        self.inspector.on_process_ends(self.cluster, broker);
         self.cluster.kill(broker);
+    }
+
+    /// Whether every broker runs and every replica is in sync: then whatever one broker has, others have too.
+    fn is_whole(&self) -> bool {
+        let is_in_sync = |broker: i32| self.cluster.view(broker).is_some_and(|view| view.readiness().is_ok());
+        self.all().into_iter().all(is_in_sync)
+            && self
+                .inspector
+                .newest()
+                .partitions()
+                .all(|(_, partition)| partition.isr.len() == partition.replicas.len())
     }
 
     /// The controller as the brokers believe.
@@ -84,7 +97,11 @@ impl World<'_> {
 }
 
 impl Nemesis {
-    pub fn begin(&mut self, world: &mut World<'_>, fault: &Fault, lasts: Duration) {
+    pub fn begin(&mut self, world: &mut World<'_>, fault: &Fault, aim: &Aim, lasts: Duration) {
+        let fault = &aimed(world, fault, aim);
+        if self.mending.is_some() && fault.ends_processes() {
+            return;
+        }
         world.ledger.note(world.now, format!("{fault:?} for {lasts:?}"));
         let mut active =
             Active { fault: fault.clone(), until: world.now + lasts, ended: vec![], network: None, rolling: None };
@@ -131,6 +148,23 @@ impl Nemesis {
                     world.cluster.disk(*broker).set_faults(faults);
                 }
             }
+            Fault::PageLoss(broker) | Fault::WipedDisk(broker) | Fault::BitFlips(broker, _) => {
+                if !world.is_whole() || self.active.iter().any(|active| active.fault.ends_processes()) {
+                    return;
+                }
+                self.mending = Some(*broker);
+                active.ended.push(*broker);
+                match fault {
+                    Fault::PageLoss(_) => world.crash(*broker),
+                    _ => world.kill(*broker),
+                }
+                world.inspector.distrust(*broker);
+                match fault {
+                    Fault::BitFlips(_, logs) => world.cluster.flip_bits(*broker, *logs),
+                    Fault::WipedDisk(_) => world.cluster.disk(*broker).wipe(),
+                    _ => {}
+                }
+            }
             Fault::Network(network) => {
                 active.network = match network {
                     NetworkFault::ControllerIsolated => world.controller().map(NetworkFault::Isolated),
@@ -155,6 +189,10 @@ impl Nemesis {
             .partition(|active| active.until <= world.now && !is_rolling(active));
         self.active = rest;
         let is_any_over = !over.is_empty();
+        if self.mending.is_some() && !self.active.iter().any(|active| active.fault.ends_processes()) && world.is_whole()
+        {
+            self.mending = None;
+        }
         self.end(world, over);
         is_any_over
     }
@@ -315,60 +353,23 @@ fn up(world: &World<'_>, brokers: &[i32]) -> Vec<i32> {
     brokers.iter().copied().filter(|broker| world.cluster.is_up(*broker)).collect()
 }
 
-/// What a fault closes, makes shaky or slow.
-fn state_of(fault: &NetworkFault, brokers: u16) -> NetworkState {
-    let mut state = NetworkState::default();
-    let all: Vec<i32> = (1..=i32::from(brokers)).collect();
-    let others = |one: i32| all.iter().copied().filter(move |other| *other != one);
-    let clients: Vec<String> = (0..CLIENT_HOSTS).map(client_host).collect();
-    match fault {
-        NetworkFault::Isolated(one) => {
-            others(*one).for_each(|other| state.close(&broker_name(*one), &broker_name(other)));
-        }
-        NetworkFault::Disconnected(one) => {
-            others(*one).for_each(|other| state.close(&broker_name(*one), &broker_name(other)));
-            clients.iter().for_each(|client| state.close(&broker_name(*one), client));
-        }
-        NetworkFault::Halves(these, those) => {
-            for one in these {
-                those.iter().for_each(|other| state.close(&broker_name(*one), &broker_name(*other)));
-            }
-        }
-        NetworkFault::OneWay(deaf, unheard) => state.close_one_way(&broker_name(*unheard), &broker_name(*deaf)),
-        NetworkFault::Mute(one) => {
-            others(*one).for_each(|other| state.close_one_way(&broker_name(*one), &broker_name(other)));
-        }
-        NetworkFault::MajorityRing => {
-            // Each reaches its neighbours on the ring, so many that with itself they are a majority.
-            let count = all.len();
-            let reach = count / 4 + 1;
-            for (index, one) in all.iter().enumerate() {
-                for (place, other) in all.iter().enumerate().skip(index + 1) {
-                    let distance = (place - index).min(count - (place - index));
-                    if distance > reach / 2 + reach % 2 {
-                        state.close(&broker_name(*one), &broker_name(*other));
-                    }
-                }
-            }
-        }
-        NetworkFault::Bridge(bridge) => {
-            let rest: Vec<i32> = others(*bridge).collect();
-            let (these, those) = rest.split_at(rest.len() / 2);
-            for one in these {
-                those.iter().for_each(|other| state.close(&broker_name(*one), &broker_name(*other)));
-            }
-        }
-        NetworkFault::ClientsCutOff(host, broker) => state.close(&client_host(*host), &broker_name(*broker)),
-        // Which one it is was found out when the fault began.
-        NetworkFault::ControllerIsolated => {}
-        NetworkFault::Shaky(one) => {
-            others(*one).for_each(|other| _ = state.shaky.insert(ordered(&broker_name(*one), &broker_name(other))));
-        }
-        NetworkFault::Slow(one, latency) => {
-            for other in others(*one) {
-                state.slow.insert(ordered(&broker_name(*one), &broker_name(other)), *latency);
-            }
-        }
+/// The fault as it hits whom it is aimed at.
+fn aimed(world: &World<'_>, fault: &Fault, aim: &Aim) -> Fault {
+    let image = world.inspector.newest();
+    let partition = |topic: &str, index: i32| {
+        let found = image.topic_by_name(topic)?.indexed_partitions().find(|(found, _)| found.value() == index);
+        found.map(|(_, partition)| partition)
+    };
+    let target = match aim {
+        Aim::Named => None,
+        Aim::Leader { topic, partition: index } => partition(topic, *index).and_then(|partition| partition.leader),
+        Aim::Follower { topic, partition: index } => partition(topic, *index).and_then(|partition| {
+            partition.replicas.iter().copied().find(|replica| Some(*replica) != partition.leader)
+        }),
+        Aim::Controller => world.controller().map(vltava_types::BrokerId),
+    };
+    match (target, fault.first_broker()) {
+        (Some(target), Some(named)) => fault.swapped(named, target.value()),
+        _ => fault.clone(),
     }
-    state
 }

@@ -16,6 +16,7 @@ pub fn group_id(group: usize) -> String {
 pub async fn run_member(context: Context, group: usize, member: usize) {
     let plan = context.plan.groups[group].clone();
     let mut random = context.random(2, group * 16 + member);
+    let mut life = 0;
     while context.stage() < Stage::Auditing {
         let stay_ms = plan.stay.as_millis() as u64;
         let until = now() + Duration::from_millis(stay_ms / 2 + random.below(stay_ms));
@@ -28,12 +29,17 @@ pub async fn run_member(context: Context, group: usize, member: usize) {
         settings.set("max.poll.interval.ms", "20000");
         settings.set("partition.assignment.strategy", plan.assignor);
         let config = ConsumerConfig::from_settings(&mut settings).expect("the settings fit together");
+        life += 1;
         let mut consumer = Consumer::new(config);
         let topics = plan.topics.iter().map(|topic| context.topic_name(*topic));
         consumer.subscribe(topics).expect("the group has an id");
         while now() < until && context.stage() < Stage::Auditing {
             if !poll_and_commit(&context, group, &mut consumer, random.below(4) == 0).await {
                 break;
+            }
+            if let Some(generation) = consumer.generation_id() {
+                let owned = consumer.assignment().map(|owned| (owned.topic.clone(), owned.partition));
+                context.ledger().own(group, generation, (member, life), owned, now());
             }
         }
         // Some members vanish without a word.
@@ -64,15 +70,19 @@ async fn poll_and_commit(context: &Context, group: usize, consumer: &mut Consume
     let began = now();
     let positions: BTreeMap<Key, i64> =
         consumer.positions().into_iter().map(|(p, offset)| ((p.topic, p.partition), offset.value())).collect();
-    let floors: BTreeMap<Key, Option<i64>> = {
+    let generation = consumer.generation_id();
+    let (floors, newest): (BTreeMap<Key, Option<i64>>, _) = {
         let ledger = context.ledger();
-        positions.keys().map(|key| (key.clone(), ledger.committed.get(&(group, key.clone())).copied())).collect()
+        let floors =
+            positions.keys().map(|key| (key.clone(), ledger.committed.get(&(group, key.clone())).copied())).collect();
+        (floors, ledger.newest_generation(group))
     };
     match consumer.commit().await {
         Ok(()) => {
             let mut ledger = context.ledger();
             if !positions.is_empty() {
                 ledger.operation("OffsetCommit", began, true);
+                ledger.committed_in(group, generation, newest, now());
             }
             for (key, offset) in positions {
                 ledger.commit(group, &key, offset, floors[&key], now());

@@ -15,7 +15,7 @@ pub async fn run(context: Context, index: usize) {
     // Where nothing is ever deleted, an offset out of range is a broken promise.
     let reset = if matches!(kind, TopicKind::Kept | TopicKind::Compacted) { "none" } else { "earliest" };
     settings.set("auto.offset.reset", reset);
-    settings.set("fetch.max.wait.ms", "500");
+    settings.set("fetch.max.wait.ms", "1000");
     let mut consumer = Consumer::new(ConsumerConfig::from_settings(&mut settings).expect("the settings fit together"));
     let mut assigned = 0;
     while context.stage() < Stage::Auditing {
