@@ -72,6 +72,7 @@ def test_partitions_and_nodes(topic):
     assert sorted(row["node"] for row in rows("quorum")) == [1, 2, 3]
     assert [row["role"] for row in rows("quorum")].count("leader") == 1
     assert [(row["broker"], row["state"]) for row in rows("brokers")] == [(1, "live"), (2, "live"), (3, "live")]
+    assert rows("brokers", "list") == rows("brokers")
     # The answer to its creation comes from one broker; the others learn of the topic a moment later.
     wait_for("both replicas of both partitions", lambda: len(rows("log-dirs", "--topic", topic)) == 4)
     assert rows("producers", topic) == []

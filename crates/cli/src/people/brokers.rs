@@ -23,17 +23,30 @@ pub struct BrokersArguments {
 
 #[derive(Debug, Subcommand)]
 enum BrokersCommand {
+    /// List the brokers, as it is done without a command.
+    List(ListArguments),
     /// Move all replicas away from brokers that are to go, and wait until that is done. Broken off, it goes on when typed
     /// again.
     Drain(DrainArguments),
 }
 
-/// The brokers that are registered, living or not.
+#[derive(Debug, Args)]
+struct ListArguments {
+    #[command(flatten)]
+    common: Common,
+}
+
 pub async fn brokers(arguments: BrokersArguments, console: &mut Console<'_>) -> Outcome {
-    if let Some(BrokersCommand::Drain(arguments)) = arguments.command {
-        return drain::run(arguments, console).await;
+    match arguments.command {
+        None => list(&arguments.common, console).await,
+        Some(BrokersCommand::List(arguments)) => list(&arguments.common, console).await,
+        Some(BrokersCommand::Drain(arguments)) => drain::run(arguments, console).await,
     }
-    let cluster = arguments.common.admin().await?.describe_cluster(true).await.map_err(cannot("list brokers"))?;
+}
+
+/// The brokers that are registered, living or not.
+async fn list(common: &Common, console: &mut Console<'_>) -> Outcome {
+    let cluster = common.admin().await?.describe_cluster(true).await.map_err(cannot("list brokers"))?;
     let mut report = Report::new(&["broker", "host", "port", "rack", "state"])
         .with_alarm(|name, value| name == "state" && *value != json!("live"));
     for broker in &cluster.brokers {
@@ -45,7 +58,7 @@ pub async fn brokers(arguments: BrokersArguments, console: &mut Console<'_>) -> 
             json!(if broker.is_fenced { "fenced" } else { "live" }),
         ]);
     }
-    arguments.common.show(&report, console)
+    common.show(&report, console)
 }
 
 #[derive(Debug, Args)]
