@@ -105,7 +105,8 @@ impl Controller {
         let mut draft = Draft::new(image, &self.config, &self.sessions);
         set_fenced(&mut draft, broker_id);
         let records = draft.into_records();
-        if let Some(broker) = image.broker(broker_id)
+        // One that was fenced before has nothing new to know.
+        if let Some(broker) = image.broker(broker_id).filter(|_| !records.is_empty())
             && let Some(session) = self.sessions.get_mut(broker_id, broker.broker_epoch)
         {
             session.fenced_at = Some(MetadataOffset(image.offset.0 + 1));

@@ -60,6 +60,24 @@ fn trap_15_a_fenced_broker_is_let_in_when_it_knows_who_leads_in_its_place() {
 }
 
 #[test]
+fn a_broker_that_is_found_dead_while_it_is_fenced_has_nothing_new_to_know() {
+    check(
+        "
+        up 1 2
+        down 1
+        down 1
+        heartbeat 1
+        ",
+        expect![[r#"
+            up 1 2
+            down 1
+            down 1
+            heartbeat 1 -> unfenced
+        "#]],
+    );
+}
+
+#[test]
 fn a_node_of_another_cluster_is_refused() {
     check(
         "
