@@ -89,7 +89,7 @@ enum Task {
 
 /// Minutes of a cluster's life under faults, workloads and administration.
 #[derive(clap::Args)]
-struct LongRuns {
+pub struct LongRuns {
     /// So many long runs, each from a seed of its own.
     #[arg(long)]
     seeds: Option<u64>,
@@ -114,11 +114,17 @@ struct LongRuns {
 }
 
 impl LongRuns {
+    /// What every change has to survive, within ten minutes on two cores.
+    pub const fn of_each_change() -> Self {
+        let (seeds, minutes) = (Some(200), Some(3.0));
+        Self { seeds, first: None, seed: None, minutes, trace: false, shorten: None, mutations: false }
+    }
+
     const fn are_asked_for(&self) -> bool {
         self.seeds.is_some() || self.seed.is_some() || self.mutations
     }
 
-    fn run(&self) -> anyhow::Result<()> {
+    pub fn run(&self) -> anyhow::Result<()> {
         let mut command = sim_cargo();
         command.args(["run", "--quiet", "--bin", "vltava-sim", "--"]);
         let numbers =

@@ -5,7 +5,7 @@ use std::process::Command;
 use clap::ValueEnum;
 
 use crate::cluster::{LocalCluster, build_release};
-use crate::{cargo, chaos, fuzz, install, pytest, root, run, sim, target};
+use crate::{LongRuns, cargo, chaos, fuzz, install, pytest, root, run, sim, target};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Suite {
@@ -78,7 +78,7 @@ impl Suite {
     pub fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Workspace => run(cargo().args(["test", "--workspace", "--no-fail-fast"])),
-            Self::Sim => sim(&[]),
+            Self::Sim => sim(&[]).and_then(|()| LongRuns::of_each_change().run()),
             Self::Cluster => {
                 let python = install::python("confluent-kafka", install::NEWEST_CONFLUENT)?;
                 let binary = build_release()?;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use vltava_host::fs;
+use vltava_protocol::batch::batches;
 
 use super::{Cluster, mount_point};
 
@@ -18,9 +19,18 @@ impl Cluster {
         for _ in 0..segments.min(found.len()) {
             let (path, length) = found.swap_remove(self.random.below(found.len() as u64) as usize);
             let (position, bit) = (self.random.below(length), self.random.below(8) as u8);
+            let position = beyond_base_offset(&fs::read(&path).unwrap_or_default(), position);
             self.disk(broker).flip_bit(&path, position, bit).expect("the file was found");
         }
     }
+}
+
+/// No CRC covers a batch's base offset, in Kafka's format, and nothing promises that damage there is noticed.
+fn beyond_base_offset(segment: &[u8], position: u64) -> u64 {
+    const BASE_OFFSET_BYTES: u64 = 8;
+    let starts = batches(segment).flatten().map(|batch| batch.position as u64);
+    let start = starts.take_while(|start| *start <= position).last();
+    start.map_or(position, |start| position.max(start + BASE_OFFSET_BYTES))
 }
 
 /// Segments that hold something, each with its length.

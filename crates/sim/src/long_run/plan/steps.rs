@@ -24,7 +24,10 @@ pub(super) fn draw(draw: &mut Draw, plan: &Plan) -> Vec<Step> {
 
 /// A few kinds of faults again and again, most of them around one partition.
 fn period(draw: &mut Draw, plan: &Plan, from: Duration, end: Duration, steps: &mut Vec<Step>) {
-    let kinds: Vec<u64> = (0..1 + draw.below(3)).map(|_| draw.below(FAULT_KINDS)).collect();
+    let mut kinds: Vec<u64> = (0..1 + draw.below(3)).map(|_| draw.below(FAULT_KINDS)).collect();
+    if plan.bad_disk.is_some() && draw.one_in(2) {
+        kinds.push(BAD_DISK);
+    }
     let gap = draw.choose(&[600, 2_000, 6_000]);
     let longest = draw.choose(&[600, 4_000, 10_000]);
     let (topic, partition) = anywhere(draw, plan);
@@ -64,6 +67,7 @@ fn anywhere(draw: &mut Draw, plan: &Plan) -> (String, i32) {
 }
 
 const FAULT_KINDS: u64 = 26;
+const BAD_DISK: u64 = 23;
 
 fn fault(draw: &mut Draw, kind: u64, plan: &Plan) -> Fault {
     let brokers = plan.brokers;
@@ -106,7 +110,7 @@ fn fault(draw: &mut Draw, kind: u64, plan: &Plan) -> Fault {
         19 => Fault::SyncFails(one, 1 + draw.below(30)),
         20 => Fault::ClockSkew(one, draw.below(40_000) as i64 - 20_000),
         21 => network(NetworkFault::Shaky(one)),
-        23 | 24 => match plan.bad_disk {
+        BAD_DISK | 24 => match plan.bad_disk {
             Some(broker) if draw.one_in(2) => Fault::WipedDisk(broker),
             Some(broker) => Fault::BitFlips(broker, 1 + draw.below(4) as usize),
             None => Fault::Kill(vec![one]),

@@ -6,7 +6,7 @@ use vltava_client::{Client, ClientError};
 use vltava_types::Offset;
 
 use super::{Context, now};
-use crate::long_run::ledger::{Key, Remains, Seen};
+use crate::long_run::ledger::{Key, Remains, Seen, Stage};
 
 /// Within this time each partition is read, or it counts as stuck.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -30,6 +30,23 @@ pub async fn run(context: &Context) {
                 context.ledger().violate(now(), "stuck-reader", detail);
             }
         }
+    }
+}
+
+/// Reads one partition or another from its first record to its last while everything goes on: the others have seen what is old
+/// long ago.
+pub async fn reread(context: Context) {
+    let mut random = context.random(6, 0);
+    let mut client = context.client("rereader");
+    while context.stage() < Stage::Draining {
+        tokio::time::sleep(Duration::from_millis(3_000 + random.below(12_000))).await;
+        let (topic, partitions) = {
+            let topic = &context.plan.topics[random.below(context.plan.topics.len() as u64) as usize].name;
+            (topic.clone(), context.ledger().partitions.get(topic).copied().unwrap_or(1))
+        };
+        let key = (topic, random.below(partitions as u64) as i32);
+        // The ledger is told what is found. Whether everything can be read is asked in the end.
+        let _ = tokio::time::timeout(LIMIT, read(&context, &mut client, &key)).await;
     }
 }
 

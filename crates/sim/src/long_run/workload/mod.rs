@@ -119,6 +119,9 @@ pub async fn run_host(context: Context, host: usize) -> turmoil::Result {
     if is_mine() {
         task::spawn(watermarks::run(context.clone()));
     }
+    if is_mine() {
+        tokio::task::spawn_local(audit::reread(context.clone()));
+    }
     if plan.recreates && is_mine() {
         task::spawn(recreation::run(context.clone()));
     }
