@@ -38,6 +38,9 @@ pub struct Inspector {
     replicas: BTreeMap<(i32, TopicPartition), Replica>,
     /// The highest high watermark that any replica had.
     committed_to: BTreeMap<TopicPartition, Offset>,
+    /// The newest change of each partition that a leader was told of. The image that has it is not seen yet if the controller
+    /// is about to stop, and nobody looks into it any more.
+    told_leaders: BTreeMap<TopicPartition, PartitionEpoch>,
     /// Each current leader's high watermark while too few replicas were in sync to commit, and under which change.
     stalled: BTreeMap<TopicPartition, (PartitionEpoch, Offset)>,
     /// Each replica as it was when it was last looked at.
@@ -105,6 +108,10 @@ impl Inspector {
         for (id, partition, inspection) in &inspected {
             self.check_offsets(*id, partition, inspection, plan, &mut found);
             self.check_stored(*id, partition, inspection, plan, &mut found);
+            if let Some(leads) = &inspection.leads {
+                let told = self.told_leaders.entry(partition.id()).or_default();
+                *told = (*told).max(leads.partition_epoch);
+            }
         }
         for (id, partition, inspection) in &inspected {
             self.check_role(*id, partition, inspection, plan, &mut found);
@@ -258,6 +265,9 @@ impl Inspector {
             }
         }
         let Some(image) = self.newest.partition(id.topic_id, id.partition) else { return };
+        if self.told_leaders.get(&id).is_some_and(|told| image.partition_epoch < *told) {
+            return;
+        }
         let committed_to = self.committed_to.get(&id).copied().unwrap_or_default();
         let is_current_leader = seen.leads.is_some() && image.leader_epoch == seen.leader_epoch;
         if let Some(leads) = seen.leads.as_ref().filter(|_| is_current_leader)
