@@ -14,10 +14,12 @@
 
 mod api;
 mod crash;
+mod sites;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::Location;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -27,9 +29,12 @@ pub use api::{
     read_to_string, remove_dir, remove_dir_all, remove_file, rename, sync_dir, write,
 };
 
+pub use sites::SyncSite;
+
 pub(crate) use api::{allocate, drop_from_cache, space, sync_file_system};
 
 use crate::random::Generator;
+use sites::SyncSites;
 
 thread_local! {
     static MOUNTS: RefCell<BTreeMap<PathBuf, SimDisk>> = const { RefCell::new(BTreeMap::new()) };
@@ -184,6 +189,7 @@ struct State {
     boot: u64,
     faults: Faults,
     counts: Counts,
+    sync_sites: SyncSites,
     random: Generator,
 }
 
@@ -285,6 +291,7 @@ impl State {
             boot: 0,
             faults: Faults::default(),
             counts: Counts::default(),
+            sync_sites: SyncSites::default(),
             random: Generator::new(seed),
         }
     }
@@ -414,8 +421,8 @@ impl State {
         Ok(())
     }
 
-    /// Puts a file's contents on the platter.
-    fn sync_file(&mut self, node: NodeId) -> io::Result<()> {
+    /// Puts a file's contents on the platter. `caller` and `name` tell which sync it is.
+    fn sync_file(&mut self, node: NodeId, caller: &'static Location<'static>, name: &str) -> io::Result<()> {
         if let Err(error) = self.begin_change(Kind::Sync) {
             if self.has_power {
                 self.drop_unsynced(node)?;
@@ -423,14 +430,14 @@ impl State {
             return Err(error);
         }
         self.end_change()?;
-        if !self.faults.syncs_lie {
+        if !self.sync_sites.leaves_out(caller, name) && !self.faults.syncs_lie {
             self.file_mut(node)?.make_durable();
         }
         Ok(())
     }
 
     /// Puts everything on the platter. If it fails, that may be any file's fault.
-    fn sync_everything(&mut self) -> io::Result<()> {
+    fn sync_everything(&mut self, caller: &'static Location<'static>) -> io::Result<()> {
         let files: Vec<NodeId> =
             self.nodes.iter().filter_map(|(id, node)| node.is_dirty_file().then_some(*id)).collect();
         if let Err(error) = self.begin_change(Kind::Sync) {
@@ -440,7 +447,7 @@ impl State {
             return Err(error);
         }
         self.end_change()?;
-        if !self.faults.syncs_lie {
+        if !self.sync_sites.leaves_out(caller, "everything") && !self.faults.syncs_lie {
             for file in files {
                 self.file_mut(file)?.make_durable();
             }
@@ -452,10 +459,10 @@ impl State {
     }
 
     /// Puts a directory's entries on the platter.
-    fn sync_directory(&mut self, node: NodeId) -> io::Result<()> {
+    fn sync_directory(&mut self, node: NodeId, caller: &'static Location<'static>) -> io::Result<()> {
         self.begin_change(Kind::Sync)?;
         self.end_change()?;
-        if !self.faults.syncs_lie {
+        if !self.sync_sites.leaves_out(caller, "directory") && !self.faults.syncs_lie {
             let (synced, rest) =
                 std::mem::take(&mut self.unsynced).into_iter().partition(|change| change.touches(node));
             self.unsynced = rest;

@@ -1,4 +1,5 @@
-//! Files, with the names and meanings of `std::fs`, and what durability needs on top.
+//! Files, with the names and meanings of `std::fs`, and what durability needs on top. In the simulator's build, what syncs
+//! tells the disk for whom (`track_caller`).
 
 #[cfg(not(vltava_sim))]
 pub use seam::{read, remove_file, rename, write};
@@ -21,6 +22,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 /// Makes the entries of a directory durable: a created, renamed or removed file survives power loss only after this.
+#[cfg_attr(vltava_sim, track_caller)]
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     #[cfg(not(vltava_sim))]
     return OpenOptions::new().read(true).open(path)?.sync_all();
@@ -29,6 +31,7 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Creates a directory and those above it that are missing, all durable on return. What is there already is left as it is.
+#[cfg_attr(vltava_sim, track_caller)]
 pub fn create_dir_all_durably(path: &Path) -> io::Result<()> {
     if metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
         return Ok(());
@@ -44,6 +47,7 @@ pub fn create_dir_all_durably(path: &Path) -> io::Result<()> {
 /// Replaces a file's contents so that a crash at any point leaves either the old or the new contents, and the new
 /// ones are durable on return: temporary file, fsync, rename, directory fsync. An error of the kinds
 /// [`io::ErrorKind::StorageFull`] and [`io::ErrorKind::QuotaExceeded`] means that the old contents stand.
+#[cfg_attr(vltava_sim, track_caller)]
 pub fn write_atomically(path: &Path, contents: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or_else(|| io::Error::other("a file to replace must have a directory"))?;
     let mut temporary = path.as_os_str().to_owned();
@@ -61,6 +65,7 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> io::Result<()> {
     })
 }
 
+#[cfg_attr(vltava_sim, track_caller)]
 fn write_durably(path: &Path, contents: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     file.write_all(contents)?;
@@ -94,6 +99,7 @@ pub fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
 
 /// Makes everything on the file system that holds `path` durable, whoever wrote it, which for many files is far quicker
 /// than one after the other. Returns false where that is not to be had.
+#[cfg_attr(vltava_sim, track_caller)]
 pub fn sync_file_system(path: &Path) -> io::Result<bool> {
     #[cfg(not(vltava_sim))]
     {

@@ -1,10 +1,14 @@
 //! Raft's log, vote and snapshots on a disk whose power fails (trap 13).
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
-use vltava_host::disk::{Faults, SimDisk};
+use vltava_host::disk::{Faults, SimDisk, SyncSite};
 use vltava_host::random::Generator;
 use vltava_quorum::power_loss::{RaftState, RaftStorage};
 
@@ -69,8 +73,13 @@ fn check(seed: u64, found: &RaftState, before: &RaftState, after: &RaftState) {
 }
 
 async fn run(seed: u64) -> turmoil::Result {
+    run_with(seed, |_| ()).await
+}
+
+async fn run_with(seed: u64, prepare: impl FnOnce(&SimDisk)) -> turmoil::Result {
     let mut random = Generator::new(seed);
     let disk = SimDisk::mount(MOUNT, random.u64());
+    prepare(&disk);
     let directory = Path::new(MOUNT).join("data");
     let mut storage = RaftStorage::open(&directory).await?;
     let mut state = RaftState::default();
@@ -109,6 +118,36 @@ fn trap_13_what_raft_has_answered_survives_power_loss() {
     for seed in 0..SEEDS {
         simulate(run(seed));
     }
+}
+
+/// A test that cannot fail shows nothing: each sync of Raft's storage is left out, and some seed misses it.
+#[test]
+fn trap_13_every_sync_of_raft_is_missed_when_it_is_left_out() {
+    let seen = Rc::new(RefCell::new(BTreeSet::new()));
+    for seed in 0..30 {
+        let seen = Rc::clone(&seen);
+        simulate(async move {
+            let mut disk = None;
+            run_with(seed, |mounted| disk.insert(mounted.clone()).watch_syncs()).await?;
+            seen.borrow_mut().extend(disk.iter().flat_map(SimDisk::sync_sites));
+            Ok(())
+        });
+    }
+    let mut unmissed = vec![];
+    // What else the log syncs is the storage's, whose own test asks for each.
+    let is_of_raft = |site: &SyncSite| site.path().starts_with("quorum") || site.what == "log";
+    for site in seen.take().into_iter().filter(is_of_raft) {
+        let leaving_out = |seed| {
+            let site = site.clone();
+            run_with(seed, move |disk| disk.leave_out_syncs_of(site))
+        };
+        let misses = |seed: &u64| std::panic::catch_unwind(AssertUnwindSafe(|| simulate(leaving_out(*seed)))).is_err();
+        match (0..SEEDS).find(misses) {
+            Some(seed) => println!("{site}: seed {seed}"),
+            None => unmissed.push(site.to_string()),
+        }
+    }
+    assert!(unmissed.is_empty(), "nobody misses {unmissed:#?}");
 }
 
 /// Where the disk cannot put anything on the platter, nothing is answered as if it were there.

@@ -65,6 +65,7 @@ impl OffsetCheckpoint {
     }
 
     /// Takes over the offsets given and keeps the others. Writes only if something changed.
+    #[cfg_attr(vltava_sim, track_caller)]
     pub fn update<P: Borrow<PartitionName>>(
         &self,
         changes: impl IntoIterator<Item = (P, Offset)>,
@@ -80,6 +81,7 @@ impl OffsetCheckpoint {
     }
 
     /// Makes sure that the partition's offset is at most `offset`.
+    #[cfg_attr(vltava_sim, track_caller)]
     pub fn lower(&self, partition: &PartitionName, offset: Offset) -> Result<(), StorageError> {
         let mut offsets = self.offsets.lock();
         if offsets.get(partition).is_none_or(|known| *known <= offset) {
@@ -89,6 +91,7 @@ impl OffsetCheckpoint {
     }
 
     /// Forgets the partition.
+    #[cfg_attr(vltava_sim, track_caller)]
     pub fn remove(&self, partition: &PartitionName) -> Result<(), StorageError> {
         let mut offsets = self.offsets.lock();
         if !offsets.contains_key(partition) {
@@ -98,6 +101,7 @@ impl OffsetCheckpoint {
     }
 
     /// All of a change or nothing of it, in the file as here. Costs as much as there are partitions.
+    #[cfg_attr(vltava_sim, track_caller)]
     fn change(
         &self,
         offsets: &mut BTreeMap<PartitionName, Offset>,

@@ -62,23 +62,26 @@ impl EpochCheckpoint {
     }
 
     /// Durable on return, unless something newer is there.
+    #[cfg_attr(vltava_sim, track_caller)]
     pub fn write(&self, epochs: &EpochsVersion) -> Result<(), StorageError> {
-        self.write_with(epochs, fs::write_atomically)
+        self.write_if_newer(epochs, true)
     }
 
     /// Durable when the file system is. A crash before that may leave a file that counts as missing.
     pub fn write_unflushed(&self, epochs: &EpochsVersion) -> Result<(), StorageError> {
-        self.write_with(epochs, |path, contents| fs::write(path, contents))
+        self.write_if_newer(epochs, false)
     }
 
-    fn write_with(
-        &self,
-        epochs: &EpochsVersion,
-        write: impl FnOnce(&Path, &[u8]) -> std::io::Result<()>,
-    ) -> Result<(), StorageError> {
+    #[cfg_attr(vltava_sim, track_caller)]
+    fn write_if_newer(&self, epochs: &EpochsVersion, durably: bool) -> Result<(), StorageError> {
         let mut written = self.written.lock();
         if *written < epochs.version {
-            write(&self.path, print(&epochs.entries).as_bytes()).unless_full(&self.path)?;
+            let contents = print(&epochs.entries);
+            let outcome = match durably {
+                true => fs::write_atomically(&self.path, contents.as_bytes()),
+                false => fs::write(&self.path, contents),
+            };
+            outcome.unless_full(&self.path)?;
             *written = epochs.version;
         }
         Ok(())

@@ -65,6 +65,7 @@ impl LazyFile {
     }
 
     /// Blocks until the contents are on disk.
+    #[cfg_attr(vltava_sim, track_caller)]
     pub fn sync_data(&self) -> Result<(), StorageError> {
         self.handle()?.sync_data().at(&self.path)
     }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +16,8 @@ use super::{
 pub struct File {
     disk: SimDisk,
     node: NodeId,
+    /// As it was opened, to tell whose syncs are whose.
+    name: String,
     boot: u64,
     can_read: bool,
     can_write: bool,
@@ -152,7 +155,8 @@ impl OpenOptions {
         }
         let boot = state.boot;
         drop(state);
-        Ok(File { disk, node, boot, can_read: self.read, can_write, appends: self.append, position: 0 })
+        let name = path.last().cloned().unwrap_or_default();
+        Ok(File { disk, node, name, boot, can_read: self.read, can_write, appends: self.append, position: 0 })
     }
 }
 
@@ -175,14 +179,17 @@ impl File {
         self.with(|state| set_length(state, self.node, length))
     }
 
+    #[track_caller]
     pub fn sync_all(&self) -> io::Result<()> {
+        let caller = Location::caller();
         self.with(|state| match state.nodes.get(&self.node) {
-            Some(Node::Directory(_)) => state.sync_directory(self.node),
-            _ => state.sync_file(self.node),
+            Some(Node::Directory(_)) => state.sync_directory(self.node, caller),
+            _ => state.sync_file(self.node, caller, &self.name),
         })
     }
 
     /// The length is on the platter too: without it the data could not be found.
+    #[track_caller]
     pub fn sync_data(&self) -> io::Result<()> {
         self.sync_all()
     }
@@ -441,17 +448,21 @@ pub fn remove_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
 }
 
 /// Makes the entries of a directory durable.
+#[track_caller]
 pub fn sync_dir(path: &Path) -> io::Result<()> {
+    let caller = Location::caller();
     at(path, |state, path| {
         let node = state.find(path)?;
         state.directory(node)?;
-        state.sync_directory(node)
+        state.sync_directory(node, caller)
     })
 }
 
 /// Makes everything on the disk durable that holds the path.
+#[track_caller]
 pub(crate) fn sync_file_system(path: &Path) -> io::Result<()> {
-    at(path, |state, _| state.sync_everything())
+    let caller = Location::caller();
+    at(path, |state, _| state.sync_everything(caller))
 }
 
 /// Forgets what is in memory of a file, all of it whatever was asked, except what is not on the platter yet.

@@ -5,6 +5,7 @@ mod check;
 mod model;
 mod run;
 mod scripts;
+mod syncs;
 
 use run::{Run, Trouble};
 

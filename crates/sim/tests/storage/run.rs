@@ -65,7 +65,7 @@ struct Driven {
 pub struct Run {
     random: Generator,
     trouble: Trouble,
-    disk: SimDisk,
+    pub disk: SimDisk,
     log_dirs: [Arc<LogDir>; 2],
     logs: Vec<Driven>,
     config: Arc<LogConfig>,

@@ -1,7 +1,7 @@
 //! Putting a cleaned segment in the place of its sources, so that a crash at any point leaves all of the old or all of
 //! the new.
 //!
-//! 1. The pass has written `<base>.log.cleaned` (and indexes) and flushed them, with their names. A crash: they are removed.
+//! 1. The pass has written `<base>.log.cleaned` (and indexes) and flushed them. A crash: they are removed.
 //! 2. They are renamed to `.swap`, and the directory is flushed. `<base>.log.swap` on disk is the decision: from here on,
 //!    recovery goes forward.
 //! 3. The sources are renamed to `.deleted`, and the directory is flushed, so that never a source stands beside the
