@@ -1,15 +1,15 @@
 //! Random histories of a log, held against a list of batches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use vltava_protocol::batch::BatchHeader;
-use vltava_storage::{Log, LogConfig, LogOptions};
-use vltava_types::{Offset, TimestampMs, TopicId};
+use vltava_protocol::batch::{BatchBuilder, BatchHeader, Record, batches, records};
+use vltava_storage::{CleanerOptions, CleaningStep, Log, LogConfig, LogOptions, OffsetMapLimits, cleanable_range};
+use vltava_types::{LeaderEpoch, Offset, TimestampMs, TopicId};
 
-use crate::batch::{batch, everything, read_all};
+use crate::batch::{everything, read_all};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -28,6 +28,7 @@ enum Step {
     Truncate(i64),
     AdvanceStart(i64),
     Delete,
+    Compact,
     StartOver(i64),
     Restart {
         clean: bool,
@@ -43,6 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..=100i64).prop_map(Step::Truncate),
         2 => (0..=100i64).prop_map(Step::AdvanceStart),
         2 => Just(Step::Delete),
+        3 => Just(Step::Compact),
         1 => (0..30i64).prop_map(Step::StartOver),
         3 => any::<bool>().prop_map(|clean| Step::Restart { clean }),
     ]
@@ -51,16 +53,44 @@ fn step() -> impl Strategy<Value = Step> {
 /// What the log should hold.
 #[derive(Default)]
 struct Model {
-    batches: Vec<(BatchHeader, Bytes)>,
+    batches: Vec<Batch>,
     start: i64,
     end: i64,
     epoch: i32,
+    /// The leader epochs that ever wrote something.
+    epochs: BTreeSet<LeaderEpoch>,
+}
+
+#[derive(Clone, Debug)]
+struct Batch {
+    header: BatchHeader,
+    bytes: Bytes,
+    records: Vec<Record>,
+}
+
+impl Batch {
+    fn of(bytes: Bytes) -> Self {
+        let header = BatchHeader::parse(&bytes).expect("a batch");
+        let records = records(&bytes, 1 << 20).expect("records");
+        Self { header, bytes, records: records.map(|record| record.expect("a record")).collect() }
+    }
+}
+
+/// Of few keys, so that most records are superseded soon.
+fn keyed(base_offset: i64, count: i64, epoch: i32) -> Bytes {
+    let mut builder = BatchBuilder::new().base_offset(Offset(base_offset)).leader_epoch(LeaderEpoch(epoch));
+    for offset in base_offset..base_offset + count {
+        let (key, value) = (format!("key {}", offset * offset % 11), format!("value {offset}"));
+        builder.append(TimestampMs(1000 + offset), Some(key.as_bytes()), Some(value.as_bytes()), &[]);
+    }
+    builder.build()
 }
 
 impl Model {
     fn append(&mut self, base_offset: i64, count: i64) -> Bytes {
-        let bytes = batch(base_offset, count, self.epoch);
-        self.batches.push((BatchHeader::parse(&bytes).expect("a batch"), bytes.clone()));
+        let bytes = keyed(base_offset, count, self.epoch);
+        self.batches.push(Batch::of(bytes.clone()));
+        self.epochs.insert(LeaderEpoch(self.epoch));
         self.end = base_offset + count;
         bytes
     }
@@ -70,8 +100,9 @@ impl Model {
         if offset >= self.end {
             return;
         }
-        self.batches.retain(|(header, _)| header.next_offset().value() <= offset);
-        self.end = self.batches.last().map_or(first_base, |(header, _)| header.next_offset().value().max(first_base));
+        self.batches.retain(|batch| batch.header.next_offset().value() <= offset);
+        let end = self.batches.last().map_or(first_base, |batch| batch.header.next_offset().value());
+        self.end = end.max(first_base);
         self.start = self.start.min(self.end);
     }
 
@@ -81,13 +112,70 @@ impl Model {
 
     /// The bytes from the batch on that holds the start offset or follows it.
     fn readable(&self) -> Vec<u8> {
-        let batches = self.batches.iter().filter(|(header, _)| header.last_offset().value() >= self.start);
-        batches.flat_map(|(_, bytes)| bytes.to_vec()).collect()
+        self.held().flat_map(|batch| batch.bytes.to_vec()).collect()
+    }
+
+    fn held(&self) -> impl Iterator<Item = &Batch> {
+        self.batches.iter().filter(|batch| batch.header.last_offset().value() >= self.start)
+    }
+
+    /// Of the records below `end`, those stay that are the last of their key there. A batch without records stays only as the
+    /// last one of a segment, of which `bases` tells where they begin.
+    fn compact(&mut self, end: i64, bases: &[i64]) {
+        let mut last: BTreeMap<Bytes, i64> = BTreeMap::new();
+        for record in self.batches.iter().flat_map(|batch| &batch.records).filter(|record| record.offset.value() < end)
+        {
+            last.insert(record.key.clone().expect("a key"), record.offset.value());
+        }
+        let is_last = |record: &Record| last[record.key.as_ref().expect("a key")] == record.offset.value();
+        for batch in self.batches.iter_mut().filter(|batch| batch.header.next_offset().value() <= end) {
+            batch.records.retain(is_last);
+        }
+        let ends_segment = |header: &BatchHeader| bases.contains(&header.next_offset().value());
+        self.batches.retain(|batch| !batch.records.is_empty() || ends_segment(&batch.header));
+    }
+
+    /// The bytes of batches that lost records are the log's.
+    fn take_bytes(&mut self, read: &[u8]) {
+        let found: Vec<_> = batches(read).map(|batch| Bytes::copy_from_slice(batch.expect("whole").bytes)).collect();
+        let start = self.start;
+        let held = self.batches.iter_mut().filter(|batch| batch.header.last_offset().value() >= start);
+        let mut found = found.into_iter().map(Batch::of);
+        for batch in held {
+            let cleaned = found.next().expect("no batch is missing");
+            let place =
+                |header: &BatchHeader| (header.base_offset, header.last_offset(), header.partition_leader_epoch);
+            assert_eq!(place(&batch.header), place(&cleaned.header));
+            assert_eq!(batch.records, cleaned.records);
+            *batch = cleaned;
+        }
+        assert!(found.next().is_none(), "no batch is there that was to go");
     }
 }
 
-fn config() -> LogConfig {
+/// A pass to its end.
+fn compact(log: &mut Log) -> Option<i64> {
+    let (now, committed) = (TimestampMs(1 << 40), log.log_end_offset());
+    let range = cleanable_range(&log.cleaning_facts(committed, None).expect("readable"), None, now);
+    if range.dirty_bytes == 0 {
+        return None;
+    }
+    let end = range.end_offset.value();
+    let options = CleanerOptions { map: OffsetMapLimits { bytes: 1 << 16, load_factor: 0.9 }, io_buffer_bytes: 100 };
+    let mut pass = log.begin_cleaning(range, committed, options, now);
+    loop {
+        match pass.step().expect("the disk works") {
+            CleaningStep::Worked { .. } => {}
+            CleaningStep::Replace(cleaned) => assert!(log.replace_segments(&cleaned, now).expect("the disk works")),
+            CleaningStep::Done(_) => return Some(end),
+        }
+    }
+}
+
+fn config(delete_by_retention: bool) -> LogConfig {
     LogConfig {
+        is_compacted: true,
+        delete_by_retention,
         segment_bytes: 600,
         index_interval_bytes: 100,
         retention_ms: -1,
@@ -96,10 +184,10 @@ fn config() -> LogConfig {
     }
 }
 
-fn check(steps: &[Step]) {
+fn check(steps: &[Step], delete_by_retention: bool) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("orders-0");
-    let config = Arc::new(config());
+    let config = Arc::new(config(delete_by_retention));
     let created = Log::create(&path, TopicId::ZERO, Arc::clone(&config), LogOptions::default()).expect("created");
     let mut log = created;
     let mut model = Model::default();
@@ -132,6 +220,13 @@ fn check(steps: &[Step]) {
                 assert!(log.segments().get(1).is_none_or(|second| second.base_offset > Offset(model.start)));
                 log.remove_deleted_files(TimestampMs(0)).expect("removed");
             }
+            Step::Compact => {
+                if let Some(end) = compact(&mut log) {
+                    let bases: Vec<i64> = log.segments().iter().map(|segment| segment.base_offset.value()).collect();
+                    model.compact(end, &bases);
+                    model.take_bytes(&read_all(&log.reader(), Offset(model.start)));
+                }
+            }
             Step::StartOver(beyond) => {
                 let start = model.end + beyond;
                 model = Model { start, end: start, batches: vec![], ..model };
@@ -160,20 +255,20 @@ fn check(steps: &[Step]) {
         let reader = log.reader();
         assert_eq!(read_all(&reader, Offset(model.start)), model.readable());
         if model.start < model.end {
-            for (header, _) in &model.batches {
+            for Batch { header, .. } in &model.batches {
                 let expected =
                     Some(header.partition_leader_epoch).filter(|_| header.last_offset() >= log.log_start_offset());
                 assert!(expected.is_none() || log.epochs().epoch_of(header.last_offset()) == expected);
             }
-            let written: BTreeSet<_> = model.batches.iter().map(|(header, _)| header.partition_leader_epoch).collect();
-            assert!(log.epochs().entries().iter().all(|entry| written.contains(&entry.epoch)));
+            assert!(log.epochs().entries().iter().all(|entry| model.epochs.contains(&entry.epoch)));
             let middle = Offset(model.at(50));
-            let expected = model.batches.iter().find(|(header, _)| header.last_offset() >= middle);
+            let expected = model.batches.iter().find(|batch| batch.header.last_offset() >= middle);
             let read = reader.read(middle, everything()).expect("in range");
-            assert_eq!(read.get(..8), expected.map(|(_, bytes)| &bytes[..8]));
+            assert_eq!(read.get(..8), expected.map(|batch| &batch.bytes[..8]));
             let timestamp = TimestampMs(1000 + middle.value());
             let found = reader.offset_for_timestamp(timestamp, Offset(model.end)).expect("readable");
-            let expected = expected.map(|(header, _)| header.base_offset.max(middle));
+            let mut records = model.batches.iter().flat_map(|batch| &batch.records);
+            let expected = records.find(|record| record.offset >= middle).map(|record| record.offset);
             assert_eq!(found.map(|found| found.offset), expected);
         }
     }
@@ -183,7 +278,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_log_is_a_list_of_batches(steps in prop::collection::vec(step(), 1..40)) {
-        check(&steps);
+    fn a_log_is_a_list_of_batches(steps in prop::collection::vec(step(), 1..40), delete_by_retention: bool) {
+        check(&steps, delete_by_retention);
     }
 }
