@@ -372,7 +372,9 @@ impl Recovery<'_> {
     /// A start that moved up and was not checkpointed has come down again. The epochs below it went with it: what they
     /// were is read from the batches.
     fn restore_first_epochs(&mut self, log_start_offset: Offset) -> Result<(), StorageError> {
-        let known_from = self.epochs.entries().first().map_or(self.end_offset, |first| first.start_offset);
+        // Trusted segments have theirs from the checkpoint, whatever a scan has found before them.
+        let first = self.checkpointed_epochs.entries().first().or(self.epochs.entries().first());
+        let known_from = first.map_or(self.end_offset, |first| first.start_offset).min(self.end_offset);
         let mut below: Vec<EpochEntry> = Vec::new();
         for segment in self.segments.iter().take_while(|segment| segment.base_offset < known_from) {
             let Some(first) = segment.find(log_start_offset, segment.size())? else { continue };
@@ -385,8 +387,9 @@ impl Recovery<'_> {
                 }
             }
         }
-        if !below.is_empty() {
-            self.epochs = EpochCache::from_entries(below.into_iter().chain(self.epochs.entries().iter().copied()));
+        if let Some(last) = below.last().map(|last| last.epoch) {
+            let above: Vec<_> = self.epochs.entries().iter().copied().filter(|entry| last < entry.epoch).collect();
+            self.epochs = EpochCache::from_entries(below.into_iter().chain(above));
         }
         Ok(())
     }
