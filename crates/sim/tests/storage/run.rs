@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use vltava_host::disk::{Faults, SimDisk};
 use vltava_host::random::Generator;
-use vltava_storage::{CleaningPass, Flush, FutureLog, Log, LogConfig, LogDir, LogReader, PartitionName, SegmentScrub, StorageError};
+use vltava_storage::{
+    CleaningPass, Flush, FutureLog, Log, LogConfig, LogDir, LogReader, PartitionName, SegmentScrub, StorageError,
+};
 use vltava_types::PartitionIndex;
 
 use crate::check::check;

@@ -10,8 +10,8 @@ use vltava_host::disk::{Faults, SimDisk, SyncSite};
 use vltava_host::fs;
 use vltava_protocol::batch::{BatchBuilder, batches, records};
 use vltava_storage::{
-    CleanerOptions, CleaningError, CleaningStep, Copied, LoadedLog, Log, LogConfig, LogDir, OffsetMapLimits, PartitionName,
-    ReadLimits, RecoveryReport, StorageError, cleanable_range,
+    CleanerOptions, CleaningError, CleaningStep, Copied, LoadedLog, Log, LogConfig, LogDir, OffsetMapLimits,
+    PartitionName, ReadLimits, RecoveryReport, StorageError, cleanable_range,
 };
 use vltava_types::{
     BrokerEpoch, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TimestampMs, TopicId,
@@ -219,7 +219,11 @@ fn a_clean_shutdown_spares_the_next_start_a_scan() {
         drop((log, log_dir));
         disk.lose_power();
         let (_, loaded) = load(&disk);
-        assert_eq!((loaded.recovery, loaded.log.log_end_offset()), (RecoveryReport::default(), Offset(4)), "disk {seed}");
+        assert_eq!(
+            (loaded.recovery, loaded.log.log_end_offset()),
+            (RecoveryReport::default(), Offset(4)),
+            "disk {seed}"
+        );
     }
 }
 
@@ -532,7 +536,8 @@ fn a_move_leaves_one_log_whenever_the_power_fails() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without a driver");
         let (there, _) = runtime.block_on(other.load(1, false, |_| config())).expect("loaded");
         let told = format!("disk {seed}, power failure {power_fails_at}");
-        let ends: Vec<_> = here.iter().map(|(_, loaded)| loaded).chain(&there).map(|l| l.log.log_end_offset()).collect();
+        let ends: Vec<_> =
+            here.iter().map(|(_, loaded)| loaded).chain(&there).map(|l| l.log.log_end_offset()).collect();
         assert!(ends.contains(&Offset(4)), "{told}: records are lost, {ends:?}");
         assert!(moved.is_err() || here.is_none(), "{told}: what was deleted is back");
         if here.is_some() && !there.is_empty() {

@@ -20,12 +20,20 @@ const NOT_MISSED: &[(&str, &str, &str)] = &[
     ("leader-epoch-checkpoint", "create: file.write_all(", "a torn one counts as missing, of a log without records"),
     ("leader-epoch-checkpoint.tmp", "checkpoint.write(epochs)", "a torn one is read from the log again, all of it"),
     ("directory", "try_step: fs::sync_dir(", "until another one, the next start finishes the swap once more"),
-    ("directory", "finish: fs::sync_dir(directory).at(directory)", "until then, the next start finishes the swap once more"),
+    (
+        "directory",
+        "finish: fs::sync_dir(directory).at(directory)",
+        "until then, the next start finishes the swap once more",
+    ),
     ("cleaner-offset-checkpoint.tmp", "checkpoints.cleaner_checkpoint.lower(", "a torn one begins anew"),
     ("directory", "checkpoints.cleaner_checkpoint.lower(", "an older one has some records compacted later"),
     ("leader-epoch-checkpoint.tmp", "self.epoch_checkpoint.write(", "a torn one is read from the log again, all of it"),
     ("directory", "self.epoch_checkpoint.write(", "beyond the recovery point an older one does not count"),
-    ("index", "checkpoint_recovery_points: index.sync_data()", "without an entry there is no anchor, and the segment is scanned"),
+    (
+        "index",
+        "checkpoint_recovery_points: index.sync_data()",
+        "without an entry there is no anchor, and the segment is scanned",
+    ),
     ("directory", "self.recovery_points.update(", OLDER_IS_AS_GOOD),
     ("directory", "self.high_watermarks.update(", OLDER_IS_AS_GOOD),
     ("directory", "self.cleaned.update(", OLDER_IS_AS_GOOD),
@@ -79,7 +87,8 @@ fn line_of(site: &SyncSite) -> String {
     let path = crates.join(site.path());
     let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let lines: Vec<&str> = source.lines().take(site.line as usize).collect();
-    let named = lines.iter().rev().find_map(|line| Some(line.split_once("fn ")?.1.split(['(', '<']).next()?.to_owned()));
+    let named =
+        lines.iter().rev().find_map(|line| Some(line.split_once("fn ")?.1.split(['(', '<']).next()?.to_owned()));
     format!("{} {}: {}", site.path(), named.unwrap_or_default(), lines.last().expect("the line").trim())
 }
 

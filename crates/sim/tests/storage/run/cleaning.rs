@@ -1,8 +1,6 @@
 //! Compaction.
 
-use vltava_storage::{
-    CleanerOptions, CleaningError, CleaningStep, OffsetMapLimits, cleanable_range,
-};
+use vltava_storage::{CleanerOptions, CleaningError, CleaningStep, OffsetMapLimits, cleanable_range};
 use vltava_types::{Offset, TimestampMs};
 
 use super::{DAY_MS, Outcome, Run};

@@ -2,7 +2,9 @@
 
 use vltava_host::fs;
 use vltava_protocol::batch::{HEADER_SIZE, batches};
-use vltava_storage::{CleanerOptions, CleaningError, CleaningStep, Copied, OffsetMapLimits, StorageError, cleanable_range};
+use vltava_storage::{
+    CleanerOptions, CleaningError, CleaningStep, Copied, OffsetMapLimits, StorageError, cleanable_range,
+};
 use vltava_types::{Offset, TimestampMs};
 
 use super::{DAY_MS, Outcome, Run};
