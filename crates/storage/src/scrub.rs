@@ -11,11 +11,13 @@ use crate::{Log, StorageError};
 
 /// A closed segment on its way through a scrub, batch by batch.
 ///
-/// Works without the log's lock. The segment may be deleted or replaced meanwhile: what is found then says nothing about
-/// the log, see [`Log::holds`].
+/// Works without the log's lock. The segment may be deleted or replaced meanwhile, or the log truncated and appended to: what
+/// is found then says nothing about the log, see [`Log::holds`].
 #[derive(Clone, Debug)]
 pub struct SegmentScrub {
     segment: Arc<Segment>,
+    /// [`Log::truncation_count`] when it began.
+    truncations: u64,
     position: u64,
     /// The next batch begins here or later.
     next_offset: Offset,
@@ -31,6 +33,7 @@ impl Log {
         let pairs = self.segments.windows(2).filter(|pair| pair[1].base_offset <= durable);
         let scrub = |pair: &[Arc<Segment>]| SegmentScrub {
             segment: Arc::clone(&pair[0]),
+            truncations: self.truncation_count(),
             position: 0,
             next_offset: pair[0].base_offset,
             end_offset: pair[1].base_offset,
@@ -38,10 +41,11 @@ impl Log {
         pairs.map(scrub).collect()
     }
 
-    /// Whether the segment is still part of the log.
+    /// Whether the segment is still part of the log, as it was when its scrub began.
     #[must_use]
     pub fn holds(&self, scrub: &SegmentScrub) -> bool {
-        self.segments.iter().any(|segment| Arc::ptr_eq(segment, &scrub.segment))
+        self.truncation_count() == scrub.truncations
+            && self.segments.iter().any(|segment| Arc::ptr_eq(segment, &scrub.segment))
     }
 }
 

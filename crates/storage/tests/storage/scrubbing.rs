@@ -76,6 +76,23 @@ fn a_segment_that_was_deleted_meanwhile_is_not_the_logs_any_more() {
     segments[0].advance(100).expect("its file is still open");
 }
 
+/// The segment stays, and what is appended to it is not what the scrub has set out to read.
+#[test]
+fn a_segment_that_was_cut_meanwhile_is_not_what_its_scrub_began_with() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut log = create(directory.path().join("orders-0").as_path(), config());
+    for _ in 0..30 {
+        append(&mut log, 3, 1);
+    }
+    log.flush().expect("flushed");
+    let scrubs = log.scrub_closed_segments(Offset(90));
+    log.truncate_to(Offset(4)).expect("truncated");
+    append(&mut log, 3, 1);
+    assert!(!log.holds(&scrubs[0]));
+    log.flush().expect("flushed");
+    assert_eq!(scrub(&log, 90), Ok(0), "it is the active one again");
+}
+
 #[test]
 fn a_damaged_index_costs_time_and_no_record() {
     let directory = tempfile::tempdir().expect("a temporary directory");
