@@ -119,15 +119,19 @@ impl Model {
         self.batches.iter().filter(|batch| batch.header.last_offset().value() >= self.start)
     }
 
-    /// Of the records below `end`, those stay that are the last of their key there. A batch without records stays only as the
-    /// last one of a segment, of which `bases` tells where they begin.
+    /// Of the records below `end`, those stay that are the last of their key there. What lies before the start, in the batch
+    /// that holds it, supersedes nothing. A batch without records stays only as the last one of a segment, of which `bases`
+    /// tells where they begin.
     fn compact(&mut self, end: i64, bases: &[i64]) {
         let mut last: BTreeMap<Bytes, i64> = BTreeMap::new();
-        for record in self.batches.iter().flat_map(|batch| &batch.records).filter(|record| record.offset.value() < end)
-        {
+        let range = self.start..end;
+        let records = self.batches.iter().flat_map(|batch| &batch.records);
+        for record in records.filter(|record| range.contains(&record.offset.value())) {
             last.insert(record.key.clone().expect("a key"), record.offset.value());
         }
-        let is_last = |record: &Record| last[record.key.as_ref().expect("a key")] == record.offset.value();
+        let is_last = |record: &Record| {
+            last.get(record.key.as_ref().expect("a key")).is_none_or(|last| *last <= record.offset.value())
+        };
         for batch in self.batches.iter_mut().filter(|batch| batch.header.next_offset().value() <= end) {
             batch.records.retain(is_last);
         }
