@@ -114,7 +114,7 @@ pub struct LongRuns {
 }
 
 impl LongRuns {
-    /// What every change has to survive, within ten minutes on two cores. Seed 58 does not yet: see `docs/reliability.md`.
+    /// What every change has to survive, within ten minutes on two cores.
     pub const fn of_each_change() -> Self {
         let (seeds, minutes) = (Some(50), Some(3.0));
         Self { seeds, first: None, seed: None, minutes, trace: false, shorten: None, mutations: false }

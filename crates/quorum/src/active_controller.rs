@@ -52,18 +52,37 @@ pub(crate) enum Event {
     BrokerDown(BrokerId, BrokerEpoch),
 }
 
-/// When this node last accepted something from a leader of the quorum.
-#[derive(Default)]
-pub(crate) struct LeaderContact(Mutex<Option<(u64, Instant)>>);
+/// When a leader of the quorum last reached this node, or a voter that has answered this node's candidacy. Every majority
+/// that has acknowledged a leader shares a voter with the majority that elects the next: so the next knows for how long
+/// the one before it can have gone on, also if it was cut off from this node long before.
+pub(crate) struct LeaderContact(Mutex<(Option<u64>, Instant)>);
+
+impl Default for LeaderContact {
+    /// What was before the start of this process is forgotten: it may have been a moment ago.
+    fn default() -> Self {
+        Self(Mutex::new((None, Instant::now())))
+    }
+}
 
 impl LeaderContact {
     pub fn heard_from(&self, leader_id: u64) {
-        *self.0.lock() = Some((leader_id, Instant::now()));
+        self.learn(Some(leader_id), Duration::ZERO);
     }
 
-    /// The last other leader, and for how long it has been silent.
-    fn silence(&self) -> Option<(u64, Duration)> {
-        self.0.lock().map(|(leader_id, heard_at)| (leader_id, heard_at.elapsed()))
+    /// A leader was last heard of so long ago, by this node or by a voter.
+    pub fn learn(&self, leader_id: Option<u64>, silence: Duration) {
+        let now = Instant::now();
+        let heard_at = now.checked_sub(silence).unwrap_or(now);
+        let mut last = self.0.lock();
+        if heard_at >= last.1 {
+            *last = (leader_id.or(last.0), heard_at);
+        }
+    }
+
+    /// The last leader, and for how long it has been silent at least.
+    pub fn silence(&self) -> (Option<u64>, Duration) {
+        let (leader_id, heard_at) = *self.0.lock();
+        (leader_id, heard_at.elapsed())
     }
 }
 
@@ -154,7 +173,8 @@ impl ActiveController {
         for broker_id in self.controller.on_elected(&image, self.now_ms()) {
             self.probe(&image, broker_id);
         }
-        if let Some((leader_id, silence)) = self.leader_contact.silence()
+        if let (Some(leader_id), silence) = self.leader_contact.silence()
+            && leader_id != self.identity.node_id
             && let Ok(predecessor) = i32::try_from(leader_id)
         {
             // It may have answered its own broker for another lease, which went on serving then: its session begins
@@ -356,4 +376,39 @@ fn duplicate(request: &ControllerRequest, response: &ControllerResponse) -> Opti
 fn refuse(request: Request) {
     // An error means that nobody waits any more.
     let _ = request.reply.send(None);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::LeaderContact;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Node 1 leads, and reaches node 3 for longer than this one: a majority all the while.
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_has_gone_on_for_others_was_silent_for_less() {
+        let contact = LeaderContact::default();
+        contact.heard_from(1);
+        advance(ms(10_000)).await;
+        assert_eq!(contact.silence(), (Some(1), ms(10_000)));
+        contact.learn(Some(1), ms(700));
+        assert_eq!(contact.silence(), (Some(1), ms(700)));
+        contact.learn(Some(2), ms(9_000));
+        assert_eq!(contact.silence(), (Some(1), ms(700)), "an earlier one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_restarted_voter_has_forgotten_may_have_been_just_before() {
+        let contact = LeaderContact::default();
+        contact.heard_from(1);
+        advance(ms(900)).await;
+        contact.learn(None, ms(20));
+        assert_eq!(contact.silence(), (Some(1), ms(20)));
+    }
 }

@@ -410,7 +410,9 @@ async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet
     let raft_config = Arc::new(raft_config(&config)?);
     let patience = Duration::from_millis(raft_config.election_timeout_min);
     let backing = Arc::new(Mutex::new(Backing::new(node_id, patience)));
-    let network = Network { identity: identity.clone(), backing: backing.clone() };
+    let leader_contact = Arc::<LeaderContact>::default();
+    let network =
+        Network { identity: identity.clone(), backing: backing.clone(), leader_contact: Arc::clone(&leader_contact) };
     let raft = Raft::new(node_id, raft_config, network, log_store.clone(), state_machine)
         .await
         .map_err(|error| StartError::Consensus(error.to_string()))?;
@@ -421,7 +423,6 @@ async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet
     let (joins, join_queue) = mpsc::channel(MAX_QUEUED_JOINS);
     let (session, session_queue) = mpsc::channel(MAX_QUEUED_HEARTBEATS);
     let (leader_sender, leader) = watch::channel(None);
-    let leader_contact = Arc::<LeaderContact>::default();
     let service = Arc::new(Service {
         identity: identity.clone(),
         log_store: log_store.clone(),

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use vltava_metadata::Endpoint;
 use vltava_peer::raft::{RaftClient, SnapshotHeader};
 
+use crate::active_controller::LeaderContact;
 use crate::encoding::encode_snapshot_meta;
 use crate::identity::Identity;
 use crate::pre_vote::{Backing, Candidacy};
@@ -36,14 +37,21 @@ const CANDIDATE_PATIENCE: Duration = Duration::from_millis(50);
 pub(crate) struct Network {
     pub identity: Arc<Identity>,
     pub backing: Arc<Mutex<Backing>>,
+    pub leader_contact: Arc<LeaderContact>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = PeerConnection;
 
     async fn new_client(&mut self, target: u64, member: &Member) -> PeerConnection {
-        let (identity, backing) = (self.identity.clone(), self.backing.clone());
-        PeerConnection { identity, backing, target, member: member.clone(), client: None }
+        PeerConnection {
+            identity: self.identity.clone(),
+            backing: self.backing.clone(),
+            leader_contact: self.leader_contact.clone(),
+            target,
+            member: member.clone(),
+            client: None,
+        }
     }
 }
 
@@ -51,6 +59,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(crate) struct PeerConnection {
     identity: Arc<Identity>,
     backing: Arc<Mutex<Backing>>,
+    leader_contact: Arc<LeaderContact>,
     target: u64,
     member: Member,
     /// With the endpoint it was made for.
@@ -105,6 +114,7 @@ impl RaftNetworkV2<TypeConfig> for PeerConnection {
         self.check_candidate().await?;
         let request = wire::vote_request_to_wire(self.envelope(), &request);
         let response = self.client().vote(request, option.hard_ttl()).await.map_err(unreachable)?;
+        self.leader_contact.learn(response.leader_id, Duration::from_millis(response.leader_silence_ms));
         wire::voted_from_wire(response).map_err(unreachable)
     }
 

@@ -90,7 +90,7 @@ mod tests {
         let identity = Identity::new(1, directory_id, IncarnationId::ZERO, endpoint, voters, vec![], String::new());
         let identity = Arc::new(identity);
         let backing = Arc::new(Mutex::new(Backing::new(1, Duration::ZERO)));
-        let network = Network { identity: identity.clone(), backing };
+        let network = Network { identity: identity.clone(), backing, leader_contact: Arc::default() };
         let config = openraft::Config {
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(1_000_000),
             ..openraft::Config::default()

@@ -56,7 +56,9 @@ impl RaftHandler for Service {
         self.admit(request.envelope.as_ref()).await?;
         self.check_candidate(request.envelope.as_ref())?;
         let response = self.raft.vote(wire::vote_request_from_wire(request)?).await.map_err(failed)?;
-        Ok(wire::voted_to_wire(&response))
+        let (leader_id, silence) = self.leader_contact.silence();
+        let leader_silence_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+        Ok(VoteResponse { leader_id, leader_silence_ms, ..wire::voted_to_wire(&response) })
     }
 
     async fn pre_vote(&self, request: VoteRequest) -> Result<VoteResponse, CallError> {

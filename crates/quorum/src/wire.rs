@@ -118,6 +118,8 @@ pub(crate) fn voted_to_wire(response: &VoteResponse<TypeConfig>) -> wire::VoteRe
         vote: Some(vote_to_wire(&response.vote)),
         granted: response.vote_granted,
         last_log_id: response.last_log_id.as_ref().map(log_id_to_wire),
+        leader_id: None,
+        leader_silence_ms: 0,
     }
 }
 
