@@ -61,6 +61,9 @@ impl Run {
             return Ok(None);
         }
         driven.decayed = Some((batch.base(), batch.end()));
+        // Whoever is at work on it already may meet it, and is right to say so.
+        driven.readers.clear();
+        driven.scrubs.clear();
         self.story.lines.push(format!("{}: a bit of {}..{} decays", driven.name, batch.base(), batch.end()));
         Ok(Some((path, bytes.len() as u64)))
     }
