@@ -69,7 +69,8 @@ def test_replicas_move_between_directories(moves):
     assert "Successfully started moving log directory to" in told
     assert "is still in progress" in moves("verify", to_b)
     assert "instead of" in moves("verify", to_a)
-    assert "Successfully started moving log directory to" in moves("cancel", to_b)
+    # The limit is one of the brokers: without it the second tool's move would be done before that tool is asked.
+    assert "Successfully started moving log directory to" in moves("cancel --preserve-throttles", to_b)
     assert "is not being moved" in moves("verify", to_b)
 
     moves("execute", to_b)
