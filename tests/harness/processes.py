@@ -142,7 +142,14 @@ class Broker:
             self.process.wait(timeout)
 
     def pause(self) -> None:
+        """SIGSTOP, and wait until each thread stands still: until then a request may still be taken."""
         self.signal(signal.SIGSTOP)
+        if self.runs():
+            wait_for("all threads to stand still", lambda: all(state == "T" for state in self.thread_states()), interval=0.001)
+
+    def thread_states(self) -> list[str]:
+        stats = [file.read_text() for file in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        return [stat.rpartition(")")[2].split()[0] for stat in stats]
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
