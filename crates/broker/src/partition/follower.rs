@@ -9,7 +9,7 @@ use vltava_protocol::batch::{BatchError, batches};
 use vltava_replication::{
     EpochEndOffset, FollowerAction, FollowerState, FollowerSubscription, LeaderMessageError, LogOffsets,
 };
-use vltava_storage::StorageError;
+use vltava_storage::{Log, StorageError};
 use vltava_types::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, mutation};
 
 use super::leader::must_flush;
@@ -127,19 +127,14 @@ impl Partition {
         leader_epoch: LeaderEpoch,
         diverging: EpochEndOffset,
     ) -> Result<(), LeaderNewsError> {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let log = state.log.as_ref().ok_or(ReplicaOffline)?;
-        if state.upstream.is_none() {
-            return Err(LeaderNewsError::NotFollowing);
-        }
-        let Role::Follower(follower) = &state.role else { return Err(LeaderNewsError::NotFollowing) };
+        let mut state = self.state.lock();
+        let (follower, log) = following_with_log(&state)?;
         let action = follower.on_diverging(leader_epoch, diverging, log.epochs())?;
         tracing::info!(
             partition = %self.name, epoch = %diverging.epoch, end_offset = %diverging.end_offset, ?action,
             "log diverges from the leader's"
         );
-        self.execute(&mut guard, action)
+        self.execute(&mut state, action)
     }
 
     /// The leader's log does not contain our end. Afterwards, subscribe again.
@@ -149,18 +144,13 @@ impl Partition {
         log_start_offset: Offset,
         log_end_offset: Offset,
     ) -> Result<(), LeaderNewsError> {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let log = state.log.as_ref().ok_or(ReplicaOffline)?;
-        if state.upstream.is_none() {
-            return Err(LeaderNewsError::NotFollowing);
-        }
-        let Role::Follower(follower) = &state.role else { return Err(LeaderNewsError::NotFollowing) };
+        let mut state = self.state.lock();
+        let (follower, log) = following_with_log(&state)?;
         let action = follower.on_out_of_range(leader_epoch, log_start_offset, log_end_offset, log.epochs())?;
         tracing::warn!(
             partition = %self.name, %log_start_offset, %log_end_offset, ?action, "log is outside of the leader's"
         );
-        self.execute(&mut guard, action)
+        self.execute(&mut state, action)
     }
 
     /// Returns whether a flush is due.
@@ -243,6 +233,15 @@ fn following(state: &mut State) -> Result<&mut FollowerState, LeaderNewsError> {
     match &mut state.role {
         Role::Follower(follower) => Ok(follower),
         Role::Leader(_) => Err(LeaderNewsError::NotFollowing),
+    }
+}
+
+/// The same to look at only, with the log that follows.
+fn following_with_log(state: &State) -> Result<(&FollowerState, &Log), LeaderNewsError> {
+    let log = state.log.as_ref().ok_or(ReplicaOffline)?;
+    match &state.role {
+        Role::Follower(follower) if state.upstream.is_some() => Ok((follower, log)),
+        Role::Follower(_) | Role::Leader(_) => Err(LeaderNewsError::NotFollowing),
     }
 }
 

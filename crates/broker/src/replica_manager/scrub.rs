@@ -86,7 +86,7 @@ async fn scrub(partition: &Arc<Partition>, bytes_per_second: u64, round: &mut Ro
 }
 
 /// How long to wait after reading so many bytes in so much time.
-pub(super) fn pause(bytes: u64, bytes_per_second: u64, spent: Duration) -> Duration {
+fn pause(bytes: u64, bytes_per_second: u64, spent: Duration) -> Duration {
     let due = Duration::from_secs_f64(bytes as f64 / bytes_per_second.max(1) as f64);
     due.saturating_sub(spent)
 }
