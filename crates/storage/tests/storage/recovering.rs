@@ -349,6 +349,32 @@ fn trap_01_epochs_come_back_with_the_start() {
     }
 }
 
+/// The same, and the first segment has lost an index, so that it is scanned and the next one is trusted (seed 9119 of the
+/// decaying disk).
+#[test]
+fn trap_01_epochs_come_back_with_the_start_where_the_first_segment_is_scanned() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let original = directory.path().join("original");
+    four_segments(&original, |batch| batch as i32 / 7);
+    expect!["0@0 1@21 2@42 3@63 4@84"].assert_eq(&show_epochs(&open(&original, 0, false).0));
+    for start in [22, 30, 42, 60, 90] {
+        for index in ["index", "timeindex"] {
+            let path = directory.path().join(format!("orders-{start}"));
+            copy_directory(&original, &path);
+            let (mut log, _) = open(&path, 90, false);
+            log.advance_log_start_offset(Offset(start)).expect("in range");
+            log.flush().expect("flushed");
+            drop(log);
+            fs::remove_file(path.join(format!("00000000000000000000.{index}"))).expect("removed");
+            let (log, report) = open(&path, 90, false);
+            assert_eq!(report.indexes_rebuilt, 2, "of the first segment and the active one");
+            assert_eq!(show_epochs(&log), "0@0 1@21 2@42 3@63 4@84", "{index} lost, after a start at {start}");
+            drop(log);
+            fs::remove_dir_all(&path).expect("removed");
+        }
+    }
+}
+
 #[test]
 fn trap_28_a_short_time_index_of_a_flushed_segment_is_rebuilt_as_a_whole() {
     let directory = tempfile::tempdir().expect("a temporary directory");
