@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient
 
 from harness.processes import binary, wait_for
 
@@ -272,3 +274,22 @@ def test_commands_for_people(bootstrap, topic):
     assert len(shown) == 3
     assert any('"key": "k", "value": "hello", "headers": [["h","1"]]' in line for line in shown)
     assert "hello" in vltava("consume", topic, "--max", "3")
+
+
+def test_a_consumer_that_is_stopped_while_it_joins_is_no_member(bootstrap, topic):
+    # A member that does not poll does not join again either: the rebalance that another one begins goes on and on.
+    idle = Consumer({"bootstrap.servers": bootstrap, "group.id": topic})
+    idle.subscribe([topic], on_revoke=lambda *_: None)
+    wait_for("the first member's partitions", lambda: idle.poll(0.1) is None and idle.assignment())
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+
+    def members() -> int:
+        return len(admin.describe_consumer_groups([topic])[topic].result(30).members)
+
+    line = ["kafka-console-consumer", "--bootstrap-server", bootstrap, "--topic", topic, "--group", topic]
+    joining = subprocess.Popen([*command(OURS, line[0]), *line[1:]])
+    wait_for("the second member", lambda: members() == 2)
+    joining.send_signal(signal.SIGINT)
+    assert joining.wait(10) == 0
+    assert members() == 1
+    idle.close()

@@ -100,15 +100,21 @@ pub async fn run(command: Command, console: &mut Console<'_>) -> Outcome {
             let set = |(name, value)| ConfigChange { name, value: Some(value) };
             let changes: Vec<ConfigChange> = configs.into_iter().map(set).collect();
             let outcome = entity.alter(&changes, &mut common.admin().await?).await;
-            outcome.map_err(cannot(format!("set configs of {}", entity.entity)))
+            outcome.map_err(cannot(format!("set configs of {}", entity.entity)))?;
+            Ok(console.complain(format_args!("set {} of {}", list(&changes), entity.entity))?)
         }
         Command::Unset { common, entity, names } => {
             let unset = |name| ConfigChange { name, value: None };
             let changes: Vec<ConfigChange> = names.into_iter().map(unset).collect();
             let outcome = entity.alter(&changes, &mut common.admin().await?).await;
-            outcome.map_err(cannot(format!("unset configs of {}", entity.entity)))
+            outcome.map_err(cannot(format!("unset configs of {}", entity.entity)))?;
+            Ok(console.complain(format_args!("unset {} of {}", list(&changes), entity.entity))?)
         }
     }
+}
+
+fn list(changes: &[ConfigChange]) -> String {
+    changes.iter().map(|change| change.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// `ConfigSource`s of defaults and of properties files.

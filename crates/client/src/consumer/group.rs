@@ -107,24 +107,26 @@ pub(super) struct Group {
     network: Network,
     config: Arc<ConsumerConfig>,
     id: Arc<str>,
+    /// By what name the coordinator knows the member, from its first answer on; empty before.
+    member_id: Arc<Mutex<String>>,
     coordinator: Arc<Mutex<Option<i32>>>,
 }
 
 impl Group {
     pub(super) fn new(network: Network, config: Arc<ConsumerConfig>, id: &str) -> Self {
-        Self { network, config, id: id.into(), coordinator: Arc::default() }
+        Self { network, config, id: id.into(), member_id: Arc::default(), coordinator: Arc::default() }
     }
 
-    /// Joins, or joins again, however long it takes. `member_id` is empty for a new member.
-    pub(super) async fn join(&self, mut member_id: String, topics: Vec<String>) -> Result<Joined, ConsumeError> {
+    /// Joins, or joins again, however long it takes.
+    pub(super) async fn join(&self, topics: Vec<String>) -> Result<Joined, ConsumeError> {
         loop {
-            let joined = match self.join_once(&mut member_id, &topics).await {
+            let joined = match self.join_once(&topics).await {
                 Ok(joined) => return Ok(joined),
                 Err(error) => error,
             };
             match self.step_after(&joined) {
                 GroupStep::Rejoin => continue,
-                GroupStep::JoinAnew => member_id.clear(),
+                GroupStep::JoinAnew => self.forget_member(),
                 GroupStep::Wait | GroupStep::FindCoordinator => {}
                 GroupStep::Fail => return Err(ConsumeError::Group { group: self.id.to_string(), cause: joined }),
             }
@@ -132,7 +134,7 @@ impl Group {
         }
     }
 
-    async fn join_once(&self, member_id: &mut String, topics: &[String]) -> Result<Joined, ClientError> {
+    async fn join_once(&self, topics: &[String]) -> Result<Joined, ClientError> {
         let subscription = make!(ConsumerProtocolSubscription {
             topics: topics.iter().map(|topic| topic.as_str().into()).collect(),
             generation_id: Membership::NONE,
@@ -148,7 +150,7 @@ impl Group {
             group_id: (&*self.id).into(),
             session_timeout_ms: millis(self.config.session_timeout),
             rebalance_timeout_ms: millis(self.config.max_poll_interval),
-            member_id: member_id.as_str().into(),
+            member_id: self.member_id.lock().as_str().into(),
             group_instance_id: instance_id.map(Into::into),
             protocol_type: PROTOCOL_TYPE.into(),
             protocols: self.config.assignors.iter().map(protocol).collect(),
@@ -156,14 +158,11 @@ impl Group {
         // The answer waits for the other members, who may take that long.
         let patience = self.config.max_poll_interval + Duration::from_secs(5);
         let response = self.call(Purpose::Group, JOIN_GROUP_VERSION, &request, patience).await?;
-        match check(response.error_code) {
-            Err(ClientError::Refused(ErrorCode::MemberIdRequired)) => {
-                *member_id = response.member_id.to_string();
-                return Err(ClientError::Refused(ErrorCode::MemberIdRequired));
-            }
-            outcome => outcome?,
+        let joined = check(response.error_code);
+        if matches!(joined, Ok(()) | Err(ClientError::Refused(ErrorCode::MemberIdRequired))) {
+            *self.member_id.lock() = response.member_id.to_string();
         }
-        *member_id = response.member_id.to_string();
+        joined?;
         let is_leader = response.leader == response.member_id;
         let (assignments, watched) = if is_leader { self.assign(&response).await? } else { (vec![], None) };
         let request = make!(SyncGroupRequest {
@@ -186,7 +185,7 @@ impl Group {
                 assignment.extend(of_topic);
             }
         }
-        let membership = Membership { member_id: member_id.clone(), generation: response.generation_id };
+        let membership = Membership { member_id: response.member_id.to_string(), generation: response.generation_id };
         Ok(Joined { membership, assignment, watched })
     }
 
@@ -252,7 +251,7 @@ impl Group {
             tokio::time::sleep(self.config.heartbeat_interval).await;
             let polled_at = started + Duration::from_millis(last_poll.load(Ordering::Relaxed));
             if polled_at + self.config.max_poll_interval < Instant::now() {
-                self.leave(&membership.member_id).await;
+                self.leave().await;
                 let _ = signals.send(Signal::JoinAnew).await;
                 return;
             }
@@ -279,14 +278,21 @@ impl Group {
         }
     }
 
-    /// Goes without waiting for the session to expire. Static members stay, for when they come back.
-    pub(super) async fn leave(&self, member_id: &str) {
+    /// The next join is that of a new member.
+    pub(super) fn forget_member(&self) {
+        self.member_id.lock().clear();
+    }
+
+    /// Goes without waiting for the session to expire, also in the midst of joining. Static members stay, for when they
+    /// come back.
+    pub(super) async fn leave(&self) {
+        let member_id = std::mem::take(&mut *self.member_id.lock());
         if self.config.group_instance_id.is_some() || member_id.is_empty() {
             return;
         }
         let request = make!(LeaveGroupRequest {
             group_id: (&*self.id).into(),
-            members: vec![make!(MemberIdentity { member_id: member_id.into() })],
+            members: vec![make!(MemberIdentity { member_id: member_id.as_str().into() })],
         });
         // If it fails, the session expires.
         let _ = self.call(Purpose::Heartbeat, LEAVE_GROUP_VERSION, &request, Duration::from_secs(5)).await;

@@ -105,7 +105,6 @@ struct Metadata {
 #[derive(Default)]
 struct Member {
     state: MemberState,
-    member_id: String,
     heartbeat: Option<task::JoinHandle<()>>,
     /// What the present assignment was made from.
     topics: Vec<String>,
@@ -296,7 +295,7 @@ impl Consumer {
                 outcome = self.commit().await;
             }
             self.stop_heartbeat();
-            group.leave(&self.membership.member_id).await;
+            group.leave().await;
         }
         outcome
     }
@@ -359,7 +358,7 @@ impl Consumer {
             }
             (Signal::Rejoin, MemberState::Stable(_)) => self.rejoin(),
             (Signal::JoinAnew, MemberState::Stable(_)) => {
-                self.membership.member_id.clear();
+                self.group.as_ref().expect("it joined by it").forget_member();
                 self.membership.state = MemberState::Outside;
                 self.stop_heartbeat();
                 self.positions.assign([]);
@@ -388,14 +387,13 @@ impl Consumer {
         self.membership.state = MemberState::Joining { since: Instant::now() };
         let topics = self.wanted_topics();
         self.membership.topics.clone_from(&topics);
-        let member_id = self.membership.member_id.clone();
         let patience = self.config.max_poll_interval.min(self.config.connection.timeout);
         self.under_way.push(Box::pin(async move {
             if let Some((generation, offsets)) = commit {
                 // Refused only if another member has the partitions already.
                 let _ = group.commit(Some(generation), offsets, patience).await;
             }
-            News::Joined(group.join(member_id, topics).await)
+            News::Joined(group.join(topics).await)
         }));
     }
 
@@ -403,7 +401,6 @@ impl Consumer {
         let MemberState::Joining { since } = self.membership.state else { return };
         self.rebalance_times.push(since.elapsed());
         let Joined { membership, assignment, watched } = joined;
-        self.membership.member_id.clone_from(&membership.member_id);
         self.membership.state = MemberState::Stable(membership.clone());
         self.membership.watched = watched;
         self.positions.assign(assignment.into_iter().map(|partition| (partition, Start::Committed)));
