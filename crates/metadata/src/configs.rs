@@ -114,8 +114,11 @@ fn find(table: &'static [ConfigDef], name: &str) -> Option<&'static ConfigDef> {
 
 /// The name with the smallest edit distance, if that is at most a quarter of the length.
 fn nearest(names: impl Iterator<Item = &'static str>, wanted: &str) -> Option<&'static str> {
-    let (distance, name) = names.map(|name| (edit_distance(name, wanted), name)).min()?;
-    (distance <= wanted.len().div_ceil(4)).then_some(name)
+    let most = wanted.len().div_ceil(4);
+    // No distance is less than the difference of the lengths, and whoever asks may ask for something very long.
+    let possible = names.filter(|name| name.len().abs_diff(wanted.len()) <= most);
+    let (distance, name) = possible.map(|name| (edit_distance(name, wanted), name)).min()?;
+    (distance <= most).then_some(name)
 }
 
 fn edit_distance(left: &str, right: &str) -> usize {
