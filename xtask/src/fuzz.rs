@@ -1,10 +1,10 @@
-//! The fuzzers of `/fuzz`, by cargo-fuzz, and the replay of what they keep, by a plain `cargo test`.
+//! The fuzzers of `/fuzz`, by cargo-fuzz. What they keep is replayed by a plain `cargo test`.
 
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-use crate::{cargo, root, run, target};
+use crate::{root, run, target};
 
 /// Above what any input within the length limit has a right to, below what would starve a machine.
 const LIMITS: &[&str] = &["-rss_limit_mb=2048", "-malloc_limit_mb=512", "-timeout=30", "-max_len=16384"];
@@ -32,9 +32,12 @@ pub fn fuzz(names: &[String], minutes: u64) -> anyhow::Result<()> {
         let found = target().join("fuzz-found").join(name);
         std::fs::create_dir_all(&found)?;
         let mut command = Command::new("cargo");
-        command.args(["+nightly", "fuzz", "run", "--fuzz-dir", "fuzz", "--target-dir"]).arg(target().join("fuzz"));
+        command.args(["+nightly", "fuzz", "run", "--fuzz-dir", "fuzz", "--features", "fuzzer", "--target-dir"]);
+        command.arg(target().join("fuzz"));
         command.arg(name).arg(&found).arg(format!("fuzz/corpus/{name}"));
         command.arg("--").args(LIMITS).arg(format!("-max_total_time={seconds}"));
+        // Instrumented code takes long to optimise and to link.
+        command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_PROFILE_RELEASE_LTO", "off");
         // The toolchain of this task must not choose that one's.
         command.current_dir(root()).env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTFLAGS");
         run(&mut command).context(
@@ -42,18 +45,4 @@ pub fn fuzz(names: &[String], minutes: u64) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
-}
-
-/// Every input that is kept, on this toolchain.
-pub fn replay() -> anyhow::Result<()> {
-    run(fuzz_cargo().args(["test", "--no-default-features"]))
-}
-
-/// The fuzzers are a workspace of their own, because they are built with `--cfg fuzzing`; see their `.cargo/config.toml`.
-pub fn fuzz_cargo() -> Command {
-    let mut command = cargo();
-    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    command.env("CARGO_TARGET_DIR", target().join("fuzz-replay"));
-    command.current_dir(root().join("fuzz"));
-    command
 }

@@ -5,11 +5,11 @@ use std::process::Command;
 use clap::ValueEnum;
 
 use crate::cluster::{LocalCluster, build_release};
-use crate::{LongRuns, cargo, chaos, fuzz, install, pytest, root, run, sim, target};
+use crate::{LongRuns, cargo, chaos, install, pytest, root, run, sim, target};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Suite {
-    /// Unit, property and story tests of all crates.
+    /// Unit, property and story tests of all crates, and every input that the fuzzers keep.
     Workspace,
     /// Whole clusters on a simulated clock, network and disk.
     Sim,
@@ -17,8 +17,6 @@ pub enum Suite {
     Cluster,
     /// Real brokers and real clients under faults from a seed, for a few minutes.
     Chaos,
-    /// Every input that the fuzzers keep, once.
-    Fuzz,
     /// The command line tools, beside Kafka's own on the same cluster.
     Cli,
     /// The Kubernetes manifests and the monitoring of the compose file.
@@ -39,7 +37,6 @@ impl Suite {
     pub const ALL: &[Self] = &[
         Self::Workspace,
         Self::Sim,
-        Self::Fuzz,
         Self::KafkaPython,
         Self::KafkaPython2,
         Self::Confluent,
@@ -60,7 +57,6 @@ impl Suite {
             Self::Sim => "Simulator",
             Self::Cluster => "Faults on real broker processes",
             Self::Chaos => "Chaos with a checked history",
-            Self::Fuzz => "Inputs of the fuzzers",
             Self::Cli => "Command line beside Kafka's tools 4.3.1",
             Self::Deploy => "Deployment: manifests and monitoring",
             Self::KafkaPython => "kafka-python 3.0.12",
@@ -88,7 +84,6 @@ impl Suite {
                     .env("VLTAVA_BINARY", binary))
             }
             Self::Chaos => chaos::chaos(&["--minutes", "3"].map(str::to_owned)),
-            Self::Fuzz => fuzz::replay(),
             Self::Cli => {
                 let python = install::python("confluent-kafka", install::NEWEST_CONFLUENT)?;
                 let class_path = install::kafka_tools()?;

@@ -9,7 +9,7 @@
 
 pub mod client;
 pub mod controller;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod positions;
 pub mod raft;

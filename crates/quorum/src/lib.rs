@@ -18,7 +18,7 @@
 mod active_controller;
 mod encoding;
 mod formation;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod handle;
 mod identity;
