@@ -7,13 +7,62 @@ use vltava_peer::positions::Standing;
 use vltava_replication::{
     ActiveProducer, EpochEndOffset, FencingError, FetchPosition, OffsetNotAvailable, check_leader_epoch, fetch_position,
 };
-use vltava_storage::{Log, LogReader, ReadLimits, StorageError, TimestampedOffset, WarmRead};
+use vltava_storage::{FileRegion, Log, LogReader, ReadLimits, StorageError, TimestampedOffset, WarmRead};
 use vltava_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, TimestampMs, mutation};
 
-use super::{Damage, Isolation, Partition, ReadRequest, ReadResult, Role, State};
+use super::{Damage, Partition, Role, State};
 
 /// Shorter runs of records are copied into the response: a system call of their own would cost more.
 const MIN_REGION_BYTES: usize = 16 << 10;
+
+/// Up to where a reader may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// The high watermark.
+    ReadUncommitted,
+    /// The last stable offset: nothing of a transaction that is under way.
+    ReadCommitted,
+}
+
+/// One partition of a Fetch.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRequest {
+    pub offset: Offset,
+    pub max_bytes: usize,
+    /// Return the first batch even if it is larger than `max_bytes` (KIP-74).
+    pub at_least_one_batch: bool,
+    pub isolation: Isolation,
+    /// The epoch that the reader believes in (KIP-320).
+    pub current_leader_epoch: Option<LeaderEpoch>,
+    /// The epoch of the last record that the reader has, to detect truncation (KIP-320, KIP-595).
+    pub last_fetched_epoch: Option<LeaderEpoch>,
+    /// Whether a follower may answer (KIP-392).
+    pub allow_follower: bool,
+}
+
+/// What one partition of a Fetch gets.
+#[derive(Clone, Debug)]
+pub struct ReadResult {
+    /// Whole batches; the first may begin below the requested offset. Empty if there is nothing to see, or if the
+    /// reader's log diverges.
+    pub records: Bytes,
+    /// Or whole batches in their file, and `records` is empty. Only of [`Partition::read_warm`].
+    pub region: Option<FileRegion>,
+    pub high_watermark: Offset,
+    pub last_stable_offset: Offset,
+    pub log_start_offset: Offset,
+    /// The reader has records that this log has not: it truncates to here and asks again.
+    pub diverging: Option<EpochEndOffset>,
+    pub leader_epoch: LeaderEpoch,
+}
+
+impl ReadResult {
+    /// Bytes of records, wherever they are.
+    #[must_use]
+    pub fn record_bytes(&self) -> usize {
+        self.records.len() + self.region.as_ref().map_or(0, FileRegion::len)
+    }
+}
 
 impl Partition {
     /// Reads for a client. May wait for the disk.
