@@ -168,7 +168,7 @@ mod read {
         let reader = log.reader();
         let mut next = scattered((LOG_BYTES / KIB - KIB) as u64);
         bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
-            let found = reader.read_warm(Offset(next() as i64), at_most(MIB), 16 * KIB).expect("readable");
+            let found = reader.read_warm(Offset(next() as i64), at_most(MIB), 16 * KIB, MIB).expect("readable");
             assert!(matches!(black_box(found), WarmRead::Region(_)));
         });
     }

@@ -145,7 +145,7 @@ impl LogReader {
         Ok(())
     }
 
-    fn read_in_range(&self, offset: Offset, limits: ReadLimits) -> Result<Bytes, StorageError> {
+    pub(crate) fn read_in_range(&self, offset: Offset, limits: ReadLimits) -> Result<Bytes, StorageError> {
         match self.find_readable(offset, limits)? {
             Some(readable) => self.read_found(&readable),
             None => Ok(Bytes::new()),

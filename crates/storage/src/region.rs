@@ -120,15 +120,16 @@ pub enum WarmRead {
 
 impl LogReader {
     /// As [`LogReader::read`], but does not wait for a disk to read records, and leaves them in their file if they are at
-    /// least `min_region_bytes` and were checked.
+    /// least `min_region_bytes` and were checked. Of others, at most `max_copied_bytes` are read.
     pub fn read_warm(
         &self,
         offset: Offset,
         limits: ReadLimits,
         min_region_bytes: usize,
+        max_copied_bytes: usize,
     ) -> Result<WarmRead, StorageError> {
         self.check_range(offset)?;
-        let found = self.read_warm_in_range(offset, limits, min_region_bytes);
+        let found = self.read_warm_in_range(offset, limits, min_region_bytes, max_copied_bytes);
         self.unless_truncated(found)
     }
 
@@ -137,6 +138,7 @@ impl LogReader {
         offset: Offset,
         limits: ReadLimits,
         min_region_bytes: usize,
+        max_copied_bytes: usize,
     ) -> Result<WarmRead, StorageError> {
         let Some(readable) = self.find_readable(offset, limits)? else { return Ok(WarmRead::Bytes(Bytes::new())) };
         let Readable { index, first, max_length, end_offset } = readable;
@@ -162,7 +164,12 @@ impl LogReader {
                 return Ok(WarmRead::Region(region));
             }
         }
-        self.read_found(&readable).map(WarmRead::Bytes)
+        let copied = if max_copied_bytes < max_length {
+            self.read_in_range(offset, ReadLimits { max_bytes: max_copied_bytes, ..limits })
+        } else {
+            self.read_found(&readable)
+        };
+        copied.map(WarmRead::Bytes)
     }
 }
 

@@ -27,6 +27,10 @@ use crate::fetch_sessions::{PartitionKey, PartitionNews, Plan, Position, Session
 use crate::partition::{Isolation, Partition, ReadRequest, ReadResult};
 use crate::read_replica::{Candidate, preferred_follower};
 
+/// How much of a response may be held in memory until the client has taken it. The rest stays in files, or is for the next
+/// request: old records are read through memory, and many clients that read slowly may ask for much of them.
+const MAX_COPIED_BYTES: usize = 4 << 20;
+
 /// An ordinary consumer, and a debugging one. All other replica ids are those of brokers.
 const CONSUMER: i32 = -1;
 const DEBUGGING_CONSUMER: i32 = -2;
@@ -197,6 +201,11 @@ impl Target {
         self.result.as_ref().map_or(0, ReadResult::record_bytes)
     }
 
+    /// Of the records, those in memory.
+    fn copied_bytes(&self) -> usize {
+        self.result.as_ref().map_or(0, |result| result.records.len())
+    }
+
     /// The records that were read, if there are any.
     fn records(&self) -> Option<Piece> {
         let result = self.result.as_ref().ok()?;
@@ -217,12 +226,13 @@ impl Target {
         }
     }
 
-    async fn read(&mut self, broker: &Broker, limits: &Limits, bytes_left: usize, at_least_one_batch: bool) {
+    async fn read(&mut self, broker: &Broker, limits: &Limits, left: BytesLeft, at_least_one_batch: bool) {
         let Some(partition) = &self.partition else { return };
         let is_elsewhere = self.preferred_replica.is_some();
         let request = ReadRequest {
             offset: Offset(self.position.fetch_offset),
-            max_bytes: if is_elsewhere { 0 } else { bytes(self.position.max_bytes).min(bytes_left) },
+            max_bytes: if is_elsewhere { 0 } else { bytes(self.position.max_bytes).min(left.records) },
+            max_copied_bytes: left.copied,
             at_least_one_batch: at_least_one_batch && !is_elsewhere,
             isolation: limits.isolation,
             current_leader_epoch: epoch_of_client(self.position.current_leader_epoch),
@@ -238,6 +248,13 @@ impl Target {
             Err(error) => Err(error),
         };
     }
+}
+
+/// What the rest of a response may have.
+#[derive(Clone, Copy)]
+struct BytesLeft {
+    records: usize,
+    copied: usize,
 }
 
 /// Reads until there is enough, something to be told at once, or no time left.
@@ -261,14 +278,15 @@ async fn read_until(broker: &Broker, targets: &mut [Target], limits: &Limits, de
 /// Reads in order while there are bytes left. The first partition that has any records gives at least one batch, however
 /// large, so that a consumer always gets on (KIP-74).
 async fn read_all(broker: &Broker, targets: &mut [Target], limits: &Limits, needs_reading: impl Fn(&Target) -> bool) {
-    let mut bytes_left = limits.max_bytes;
+    let mut left = BytesLeft { records: limits.max_bytes, copied: MAX_COPIED_BYTES };
     let mut is_empty = true;
     for target in targets {
         if needs_reading(target) {
-            target.read(broker, limits, bytes_left, is_empty).await;
+            target.read(broker, limits, left, is_empty).await;
         }
         let found = target.record_bytes();
-        bytes_left = bytes_left.saturating_sub(found);
+        left.records = left.records.saturating_sub(found);
+        left.copied = left.copied.saturating_sub(target.copied_bytes());
         is_empty &= found == 0;
     }
 }
@@ -279,7 +297,9 @@ fn is_enough(targets: &[Target], limits: &Limits) -> bool {
         Err(_) => true,
     };
     let found: usize = targets.iter().map(Target::record_bytes).sum();
-    targets.is_empty() || found >= limits.min_bytes || targets.iter().any(must_be_told)
+    // A batch may not have fitted in what was left; waiting does not make it fit.
+    let is_full = targets.iter().map(Target::copied_bytes).sum::<usize>() >= MAX_COPIED_BYTES / 2;
+    targets.is_empty() || found >= limits.min_bytes || is_full || targets.iter().any(must_be_told)
 }
 
 fn respond(context: &RequestContext<'_>, limits: &Limits, plan: &Plan, targets: &[Target]) -> Fetched {

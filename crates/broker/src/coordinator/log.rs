@@ -80,6 +80,7 @@ impl CoordinatorLog for Partition {
         let request = ReadRequest {
             offset,
             max_bytes,
+            max_copied_bytes: max_bytes,
             at_least_one_batch: true,
             isolation: Isolation::ReadUncommitted,
             current_leader_epoch: None,

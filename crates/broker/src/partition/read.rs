@@ -29,7 +29,9 @@ pub enum Isolation {
 pub struct ReadRequest {
     pub offset: Offset,
     pub max_bytes: usize,
-    /// Return the first batch even if it is larger than `max_bytes` (KIP-74).
+    /// Of what has to pass through memory, at most this.
+    pub max_copied_bytes: usize,
+    /// Return the first batch even if it is larger than these (KIP-74).
     pub at_least_one_batch: bool,
     pub isolation: Isolation,
     /// The epoch that the reader believes in (KIP-320).
@@ -65,11 +67,12 @@ impl ReadResult {
 }
 
 impl Partition {
-    /// Reads for a client. May wait for the disk.
+    /// Reads for a client into memory. May wait for the disk.
     pub fn read(&self, request: &ReadRequest) -> Result<ReadResult, ErrorCode> {
         loop {
             let (result, readable) = self.prepare_read(request)?;
             let Some((reader, limits)) = readable else { return Ok(result) };
+            let limits = ReadLimits { max_bytes: limits.max_bytes.min(request.max_copied_bytes), ..limits };
             match reader.read(request.offset, limits) {
                 Ok(records) => return Ok(self.counted(ReadResult { records, ..result })),
                 Err(StorageError::Truncated) => {}
@@ -84,7 +87,7 @@ impl Partition {
         loop {
             let (result, readable) = self.prepare_read(request)?;
             let Some((reader, limits)) = readable else { return Ok(Some(result)) };
-            match reader.read_warm(request.offset, limits, MIN_REGION_BYTES) {
+            match reader.read_warm(request.offset, limits, MIN_REGION_BYTES, request.max_copied_bytes) {
                 Ok(WarmRead::Bytes(records)) => return Ok(Some(self.counted(ReadResult { records, ..result }))),
                 Ok(WarmRead::Region(region)) => {
                     return Ok(Some(self.counted(ReadResult { region: Some(region), ..result })));

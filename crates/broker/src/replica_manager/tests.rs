@@ -130,6 +130,7 @@ fn from_offset(offset: i64) -> ReadRequest {
     ReadRequest {
         offset: Offset(offset),
         max_bytes: 1000,
+        max_copied_bytes: usize::MAX,
         at_least_one_batch: true,
         isolation: Isolation::ReadUncommitted,
         current_leader_epoch: None,

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use vltava_host::fs::FileExt as _;
+use vltava_protocol::batch::batches;
 use vltava_storage::{FileRegion, Log, LogConfig, LogOptions, LogReader, ReadLimits, WarmRead};
 use vltava_types::Offset;
 
@@ -13,7 +14,7 @@ fn bytes_of(region: &FileRegion) -> Vec<u8> {
 }
 
 fn region(reader: &LogReader, offset: i64, limits: ReadLimits, min_bytes: usize) -> Option<FileRegion> {
-    match reader.read_warm(Offset(offset), limits, min_bytes).expect("in range") {
+    match reader.read_warm(Offset(offset), limits, min_bytes, usize::MAX).expect("in range") {
         WarmRead::Region(region) => Some(region),
         WarmRead::Bytes(bytes) => {
             let read = reader.read(Offset(offset), limits).expect("in range");
@@ -75,7 +76,7 @@ fn what_nobody_has_checked_is_not_given_away() {
     // What is read through memory is checked on the way, so that the second answer may differ from the first.
     let region = |log: &Log, offset: i64, end_offset: i64| {
         let limits = ReadLimits { end_offset: Offset(end_offset), ..everything() };
-        matches!(log.reader().read_warm(Offset(offset), limits, 1), Ok(WarmRead::Region(_)))
+        matches!(log.reader().read_warm(Offset(offset), limits, 1, usize::MAX), Ok(WarmRead::Region(_)))
     };
     assert!(!region(&log, 0, 30), "it was written by an earlier process");
     assert!(region(&log, 0, 30), "it was read and checked");
@@ -87,6 +88,35 @@ fn what_nobody_has_checked_is_not_given_away() {
     assert!(!region(&log, 57, 63), "the batch before it was not");
     assert!(!region(&log, 48, 51), "a distant one was read meanwhile");
     assert!(region(&log, 60, 63));
+}
+
+#[test]
+fn of_what_is_read_through_memory_no_more_is_taken_than_is_allowed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("orders-0");
+    let mut log = create(&path, LogConfig::default());
+    for _ in 0..20 {
+        append(&mut log, 3, 0);
+    }
+    let all = log.reader().read(Offset(0), everything()).expect("in range");
+    let seven: usize = batches(&all).take(7).map(|batch| batch.expect("whole").bytes.len()).sum();
+    let taken = |log: &Log, max_copied_bytes: usize, at_least_one_batch: bool| {
+        let limits = ReadLimits { at_least_one_batch, ..everything() };
+        match log.reader().read_warm(Offset(0), limits, 1, max_copied_bytes).expect("in range") {
+            WarmRead::Bytes(bytes) => ("copied", batches(&bytes).count()),
+            WarmRead::Region(region) => ("sent", batches(&bytes_of(&region)).count()),
+            WarmRead::Cold => panic!("what was written just now is cold"),
+        }
+    };
+    assert_eq!(taken(&log, 0, false), ("sent", 20), "it was appended by this process");
+    log.close().expect("closed");
+    let options = LogOptions { clean_shutdown: true, ..LogOptions::default() };
+    let (log, _) = Log::open(&path, Arc::new(LogConfig::default()), options).expect("opened");
+    assert_eq!(taken(&log, 0, false), ("copied", 0));
+    assert_eq!(taken(&log, 0, true), ("copied", 1), "a consumer always gets on");
+    assert_eq!(taken(&log, seven + 1, false), ("copied", 7));
+    assert_eq!(taken(&log, usize::MAX, false), ("copied", 20));
+    assert_eq!(taken(&log, 0, false), ("sent", 20), "it was read and checked");
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn log(directory: &Path, count: i64) -> (Log, FileRegion, Vec<u8>) {
         bytes.extend_from_slice(&batch);
     }
     let limits = ReadLimits { max_bytes: usize::MAX >> 1, end_offset: Offset(count), at_least_one_batch: true };
-    match log.reader().read_warm(Offset(0), limits, 1) {
+    match log.reader().read_warm(Offset(0), limits, 1, usize::MAX) {
         Ok(WarmRead::Region(region)) => (log, region, bytes),
         other => panic!("what was written just now is a region, and not {other:?}"),
     }

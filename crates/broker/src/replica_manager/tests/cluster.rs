@@ -483,6 +483,7 @@ pub(super) fn read_all(partition: &Partition) -> Vec<String> {
         let request = ReadRequest {
             offset,
             max_bytes: 1 << 20,
+            max_copied_bytes: usize::MAX,
             at_least_one_batch: true,
             isolation: Isolation::ReadUncommitted,
             current_leader_epoch: None,
