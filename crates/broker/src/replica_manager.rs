@@ -30,6 +30,7 @@ use vltava_storage::{Flusher, LoadFailure, LoadedLog, LogDir, LogManager, Partit
 use vltava_types::{BrokerEpoch, BrokerId, DirectoryId, ErrorCode, TopicId, TopicPartition};
 
 use absent::Absent;
+pub use cleaner::CleanerStatus;
 pub use relocation::FutureReplica;
 use relocation::Relocation;
 
@@ -69,6 +70,7 @@ pub struct ReplicaManager {
     not_opened: Mutex<BTreeMap<TopicPartition, NotOpened>>,
     /// Replicas on their way to another directory.
     relocations: Mutex<BTreeMap<TopicPartition, Arc<Relocation>>>,
+    cleaner_status: Arc<Mutex<CleanerStatus>>,
     /// Of moves between log directories.
     move_quota: Quota,
     /// Of what is sent to replicas that are not in sync.
@@ -147,6 +149,7 @@ impl ReplicaManager {
             partitions: RwLock::default(),
             not_opened: Mutex::default(),
             relocations: Mutex::default(),
+            cleaner_status: Arc::new(Mutex::new(CleanerStatus::new())),
             move_quota: Quota::default(),
             leader_quota: Quota::default(),
             fetchers,
@@ -245,6 +248,11 @@ impl ReplicaManager {
         }
     }
 
+    #[must_use]
+    pub fn cleaner_status(&self) -> CleanerStatus {
+        *self.cleaner_status.lock()
+    }
+
     /// Directories that failed since start-up, for heartbeats.
     #[must_use]
     pub fn offline_log_dirs(&self) -> Vec<DirectoryId> {
@@ -306,7 +314,7 @@ impl ReplicaManager {
             task::spawn(cut_off::watch(Arc::downgrade(self))),
             task::spawn(upkeep::tick(Arc::downgrade(self))),
             task::spawn(upkeep::clean_up(Arc::downgrade(self))),
-            task::spawn(cleaner::run(Arc::downgrade(self))),
+            task::spawn(cleaner::run(Arc::downgrade(self), Arc::clone(&self.cleaner_status))),
             task::spawn(upkeep::checkpoint_high_watermarks(Arc::downgrade(self))),
             task::spawn(upkeep::checkpoint_logs(Arc::downgrade(self))),
             task::spawn(upkeep::checkpoint_log_starts(Arc::downgrade(self), Arc::clone(&self.surroundings))),

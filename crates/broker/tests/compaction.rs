@@ -54,6 +54,23 @@ async fn create(broker: &TestBroker, name: &str, configs: &[(&str, &str)]) {
     .await;
 }
 
+/// Sets a config of a resource: a topic (2), or all brokers (4, without a name).
+async fn alter_config(broker: &TestBroker, (resource_type, resource_name): (i8, &str), name: &str, value: &str) {
+    let config = make!(incremental_alter_configs_request::AlterableConfig {
+        name: name.into(),
+        config_operation: 0,
+        value: Some(value.into()),
+    });
+    let resource = make!(incremental_alter_configs_request::AlterConfigsResource {
+        resource_type,
+        resource_name: resource_name.into(),
+        configs: vec![config],
+    });
+    let request = make!(IncrementalAlterConfigsRequest { resources: vec![resource] });
+    let response = broker.connect().await.call(1, &request).await.expect("an answer");
+    assert_eq!(response.responses[0].error_code, 0);
+}
+
 /// Rounds of the same ten keys, 100 KB a round; returns the last value of each.
 async fn produce_rounds(client: &mut Client, topic: &str, rounds: usize) -> BTreeMap<Bytes, Bytes> {
     let mut latest = BTreeMap::new();
@@ -139,21 +156,45 @@ async fn the_policy_changes_at_run_time() {
     let expected = produce_rounds(&mut client, "t", 30).await;
     let partition = partition(&broker, "t");
     assert!(partition.size_bytes() > 2 * MIB);
-    let config = make!(incremental_alter_configs_request::AlterableConfig {
-        name: "cleanup.policy".into(),
-        config_operation: 0,
-        value: Some("compact,delete".into()),
-    });
-    let resource = make!(incremental_alter_configs_request::AlterConfigsResource {
-        resource_type: 2,
-        resource_name: "t".into(),
-        configs: vec![config],
-    });
-    let request = make!(IncrementalAlterConfigsRequest { resources: vec![resource] });
-    let response = broker.connect().await.call(1, &request).await.expect("an answer");
-    assert_eq!(response.responses[0].error_code, 0);
+    alter_config(&broker, (2, "t"), "cleanup.policy", "compact,delete").await;
     eventually("compaction", || partition.size_bytes() < 3 * MIB / 2).await;
     assert_eq!(consume(&mut client, "t").await.0, expected);
+}
+
+#[tokio::test]
+async fn the_cleaner_tells_what_it_cannot_clean_and_what_it_has_done() {
+    // Of 24 bytes a key, and one free: nine keys, where a batch has ten.
+    let broker = TestBroker::start(&[CLEANER[0], CLEANER[1], ("log.cleaner.dedupe.buffer.size", "240")]).await;
+    let never = ("min.cleanable.dirty.ratio", "1.0");
+    create(&broker, "waits", &[("cleanup.policy", "compact"), ("segment.bytes", "1048576"), never]).await;
+    let mut client = broker.client();
+    produce_rounds(&mut client, "waits", 30).await;
+    let status = || broker.broker.replicas.cleaner_status();
+    eventually("a log that is dirty", || status().max_dirty_ratio > 0.99).await;
+    assert_eq!((status().uncleanable_partitions, status().passes), (0, 0));
+
+    let soon = ("min.cleanable.dirty.ratio", "0.01");
+    create(&broker, "t", &[("cleanup.policy", "compact"), ("segment.bytes", "1048576"), soon]).await;
+    produce_rounds(&mut client, "t", 30).await;
+    eventually("a log that cannot be cleaned", || status().uncleanable_partitions == 1).await;
+    eventually("its bytes", || status().uncleanable_bytes == partition(&broker, "t").size_bytes()).await;
+    assert_eq!(status().passes, 0);
+    let before = status().last_run;
+    eventually("another look", || status().last_run > before).await;
+
+    // With room for 18 keys it is cleaned.
+    alter_config(&broker, (4, ""), "log.cleaner.dedupe.buffer.size", "480").await;
+    eventually("a pass", || status().passes > 0 && status().uncleanable_partitions == 0).await;
+    assert_eq!(status().uncleanable_bytes, 0);
+    assert!((status().buffer_utilization - 10.0 / 18.0).abs() < 1e-9, "{:?}", status());
+    assert!(status().bytes_read > 2 * MIB && (1..MIB).contains(&status().bytes_written), "{:?}", status());
+    assert!(status().max_dirty_ratio > 0.99, "the other log still waits");
+    // Nobody asks whether a log can be cleaned whose topic is not compacted any more.
+    alter_config(&broker, (4, ""), "log.cleaner.dedupe.buffer.size", "240").await;
+    produce_rounds(&mut client, "t", 30).await;
+    eventually("a log that cannot be cleaned", || status().uncleanable_partitions == 1).await;
+    alter_config(&broker, (2, "t"), "cleanup.policy", "delete").await;
+    eventually("no such log", || status().uncleanable_partitions == 0).await;
 }
 
 #[tokio::test]

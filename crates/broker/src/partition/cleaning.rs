@@ -28,6 +28,11 @@ impl Partition {
         self.compacted_log(&state).and_then(|log| self.range_of(&state, log, now))
     }
 
+    /// Whether the log is in use, and of a topic that is compacted.
+    pub(crate) fn is_compacted(&self) -> bool {
+        self.state.lock().log.as_ref().is_some_and(|log| log.config().is_compacted && !self.is_unusable())
+    }
+
     /// Begins to clean what may be cleaned now.
     pub(crate) fn begin_cleaning(&self, options: CleanerOptions, now: TimestampMs) -> Option<CleaningPass> {
         let state = self.state.lock();

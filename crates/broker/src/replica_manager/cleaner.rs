@@ -2,25 +2,31 @@
 //!
 //! What is cleanable and what becomes of it is decided in `vltava_storage`; this is the loop around it.
 
+mod status;
+
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vltava_host::task::JoinHandle;
 use vltava_host::{clock, task};
 use vltava_metadata::configs::Configs;
-use vltava_storage::{CleaningError, CleaningPass, CleaningStep, Throttle, dirtiest};
+use vltava_storage::{CleaningError, CleaningPass, CleaningStats, CleaningStep, Throttle, dirtiest};
 use vltava_types::TopicPartition;
 
 use super::ReplicaManager;
 use crate::cleaner_config::CleanerConfig;
 use crate::partition::{AfterFailure, Partition};
 
+pub use status::CleanerStatus;
+
 /// How a pass ended.
 enum Outcome {
-    Cleaned,
+    Cleaned(CleaningStats),
     TryLater,
     Uncleanable,
 }
@@ -39,10 +45,11 @@ struct Cleaner {
     uncleanable: BTreeMap<TopicPartition, u64>,
     budget: Arc<Budget>,
     config: Option<CleanerConfig>,
+    status: Arc<Mutex<CleanerStatus>>,
 }
 
 /// Runs until the manager is gone.
-pub(super) async fn run(manager: Weak<ReplicaManager>) {
+pub(super) async fn run(manager: Weak<ReplicaManager>, status: Arc<Mutex<CleanerStatus>>) {
     // Bounded all the same: each pass sends once, and there are no more than threads.
     let (ended, mut endings) = mpsc::unbounded_channel::<(Arc<Partition>, Outcome)>();
     let mut cleaner = Cleaner {
@@ -50,6 +57,7 @@ pub(super) async fn run(manager: Weak<ReplicaManager>) {
         uncleanable: BTreeMap::new(),
         budget: Arc::new(Budget { throttle: Mutex::default(), started: Instant::now() }),
         config: None,
+        status,
     };
     loop {
         let Some(backoff) = manager.upgrade().map(|manager| cleaner_config(&manager).backoff) else { return };
@@ -66,7 +74,12 @@ pub(super) async fn run(manager: Weak<ReplicaManager>) {
         while let Some((partition, pass, config)) = cleaner.next(&manager).await {
             let (id, ended, budget) = (partition.id(), ended.clone(), Arc::clone(&cleaner.budget));
             let task = task::spawn(async move {
-                let outcome = clean(&partition, pass, &config, &budget).await;
+                let cleaning = AssertUnwindSafe(clean(&partition, pass, &config, &budget)).catch_unwind().await;
+                let outcome = cleaning.unwrap_or_else(|_| {
+                    // It would keep its thread for ever otherwise.
+                    tracing::error!(partition = %partition.name(), "the log cannot be compacted: the cleaner panicked");
+                    Outcome::Uncleanable
+                });
                 // Nobody listens any more at shutdown.
                 let _ = ended.send((partition, outcome));
             });
@@ -83,17 +96,38 @@ impl Cleaner {
             // A larger buffer may be what a log has waited for.
             self.uncleanable.clear();
         }
-        if !config.is_enabled || self.in_progress.len() >= config.threads {
+        if config.is_enabled && self.in_progress.len() >= config.threads {
             return None;
         }
-        let partitions: Vec<_> =
-            manager.partitions().into_iter().filter(|partition| self.may_clean(partition)).collect();
+        self.status.lock().last_run = Instant::now();
+        if !config.is_enabled {
+            return None;
+        }
+        let partitions = manager.partitions();
+        let (uncleanable, mut partitions): (Vec<_>, Vec<_>) =
+            partitions.into_iter().partition(|partition| self.is_uncleanable(partition));
+        self.uncleanable.retain(|id, _| uncleanable.iter().any(|partition| partition.id() == *id));
+        partitions.retain(|partition| !self.in_progress.contains_key(&partition.id()));
+        let status = Arc::clone(&self.status);
         task::blocking(move || {
             let now = clock::now();
-            let candidates = partitions.into_iter().filter_map(|partition| {
-                let (range, min_ratio) = partition.cleanable_range(now)?;
-                Some((partition, range, min_ratio))
-            });
+            let candidates: Vec<_> = partitions
+                .into_iter()
+                .filter_map(|partition| {
+                    let (range, min_ratio) = partition.cleanable_range(now)?;
+                    Some((partition, range, min_ratio))
+                })
+                .collect();
+            let dirty_ratios = candidates.iter().map(|(_, range, _)| range.dirty_ratio());
+            let max_dirty_ratio = dirty_ratios.fold(0.0, f64::max);
+            let uncleanable: Vec<_> = uncleanable.iter().filter(|partition| partition.is_compacted()).collect();
+            let uncleanable_bytes = uncleanable.iter().map(|partition| partition.size_bytes()).sum();
+            {
+                let mut status = status.lock();
+                status.uncleanable_partitions = uncleanable.len();
+                status.uncleanable_bytes = uncleanable_bytes;
+                status.max_dirty_ratio = max_dirty_ratio;
+            }
             let (partition, _) = dirtiest(candidates)?;
             let pass = partition.begin_cleaning(config.options, now)?;
             Some((partition, pass, config))
@@ -101,16 +135,17 @@ impl Cleaner {
         .await
     }
 
-    fn may_clean(&self, partition: &Partition) -> bool {
-        let id = partition.id();
-        !self.in_progress.contains_key(&id)
-            && self.uncleanable.get(&id).is_none_or(|truncations| *truncations != partition.truncation_count())
+    fn is_uncleanable(&self, partition: &Partition) -> bool {
+        self.uncleanable.get(&partition.id()).is_some_and(|truncations| *truncations == partition.truncation_count())
     }
 
     fn on_end(&mut self, partition: &Partition, outcome: &Outcome) {
         self.in_progress.remove(&partition.id());
+        if let (Outcome::Cleaned(stats), Some(config)) = (outcome, self.config) {
+            self.status.lock().on_cleaned(stats, config.options.map.max_keys());
+        }
         match outcome {
-            Outcome::Cleaned | Outcome::TryLater => self.uncleanable.remove(&partition.id()),
+            Outcome::Cleaned(_) | Outcome::TryLater => self.uncleanable.remove(&partition.id()),
             Outcome::Uncleanable => self.uncleanable.insert(partition.id(), partition.truncation_count()),
         };
     }
@@ -166,7 +201,7 @@ async fn clean(partition: &Arc<Partition>, mut pass: CleaningPass, config: &Clea
                     partition = %partition.name(), keys = stats.keys, bytes_before = stats.bytes_before,
                     bytes_after = stats.bytes_after, elapsed = ?started.elapsed(), "compacted the log"
                 );
-                return Outcome::Cleaned;
+                return Outcome::Cleaned(stats);
             }
             Ok(Progress::LogChanged) => return give_up(pass, Outcome::TryLater).await,
             Err(error) => {

@@ -16,6 +16,23 @@ pub struct OffsetMapLimits {
     pub load_factor: f64,
 }
 
+impl OffsetMapLimits {
+    /// How many keys a map holds at most.
+    #[must_use]
+    pub fn max_keys(&self) -> usize {
+        self.capacity(self.bytes / SLOT_BYTES)
+    }
+
+    /// How many of the slots may be used. One is always free.
+    fn capacity(&self, slots: usize) -> usize {
+        ((slots as f64 * self.load_factor()) as usize).min(slots.saturating_sub(1))
+    }
+
+    fn load_factor(&self) -> f64 {
+        self.load_factor.clamp(0.01, 1.0)
+    }
+}
+
 /// A hash table with open addressing. Keys are represented by 128 bits of a keyed hash, so that the table's size does not
 /// depend on theirs. The hash's seeds are random: a client that could find two keys of the same hash could have
 /// compaction take one for the other.
@@ -37,11 +54,9 @@ impl OffsetMap {
     /// A map for at most `keys` keys, or for fewer if the limits have it so.
     #[must_use]
     pub fn new(limits: OffsetMapLimits, keys: u64, seeds: [u64; 2]) -> Self {
-        let load_factor = limits.load_factor.clamp(0.01, 1.0);
-        let wanted = (keys as f64 / load_factor).ceil() as u64;
+        let wanted = (keys as f64 / limits.load_factor()).ceil() as u64;
         let slots = usize::try_from(wanted.saturating_add(1)).unwrap_or(usize::MAX).min(limits.bytes / SLOT_BYTES);
-        let capacity = ((slots as f64 * load_factor) as usize).min(slots.saturating_sub(1));
-        Self { slots: vec![[0; 3]; slots], seeds, used: 0, capacity }
+        Self { slots: vec![[0; 3]; slots], seeds, used: 0, capacity: limits.capacity(slots) }
     }
 
     /// Notes that the key has a record at `offset`. Offsets of one key come in increasing order.

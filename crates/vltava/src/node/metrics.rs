@@ -60,6 +60,7 @@ impl Collector for Scrape {
             partitions(out, view, &broker.broker)?;
             traffic(out, &broker.broker)?;
             log_directories(out, &broker.broker)?;
+            cleaner(out, &broker.broker)?;
             group_lags(out, &broker.broker)?;
         }
         Ok(())
@@ -247,6 +248,34 @@ fn log_directories(out: &mut Out<'_, '_>, broker: &Broker) -> fmt::Result {
     })
 }
 
+fn cleaner(out: &mut Out<'_, '_>, broker: &Broker) -> fmt::Result {
+    let status = broker.replicas.cleaner_status();
+    out.gauge(
+        "vltava_cleaner_uncleanable_partitions",
+        "Logs that cannot be compacted",
+        status.uncleanable_partitions as u64,
+    )?;
+    out.gauge("vltava_cleaner_uncleanable_bytes", "Bytes of logs that cannot be compacted", status.uncleanable_bytes)?;
+    out.gauge_of(
+        "vltava_cleaner_max_dirty_ratio",
+        "The largest share of a compacted log that was never cleaned",
+        status.max_dirty_ratio,
+    )?;
+    out.gauge_of(
+        "vltava_cleaner_time_since_last_run_seconds",
+        "Since the cleaner last looked for a log to clean",
+        status.last_run.elapsed().as_secs_f64(),
+    )?;
+    out.gauge_of(
+        "vltava_cleaner_buffer_utilization_ratio",
+        "How much of its share of the buffer the last pass used",
+        status.buffer_utilization,
+    )?;
+    out.counter("vltava_cleaner_passes", "Logs that were cleaned", status.passes)?;
+    out.counter("vltava_cleaner_read_bytes", "What these passes read", status.bytes_read)?;
+    out.counter("vltava_cleaner_written_bytes", "What these passes wrote", status.bytes_written)
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct TopicLabel {
     topic: String,
@@ -286,6 +315,13 @@ impl Out<'_, '_> {
     }
 
     fn gauge_signed(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
+        self.gauge_of(name, help, value)
+    }
+
+    fn gauge_of<N>(&mut self, name: &str, help: &str, value: N) -> fmt::Result
+    where
+        ConstGauge<N>: EncodeMetric,
+    {
         let gauge = ConstGauge::new(value);
         gauge.encode(self.0.encode_descriptor(name, help, None, gauge.metric_type())?)
     }
