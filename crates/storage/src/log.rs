@@ -1,13 +1,17 @@
 //! One partition's log: what Kafka calls `UnifiedLog`.
 
+mod append;
+mod flush;
+mod producers;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vltava_host::fs;
-use vltava_protocol::batch::{BatchHeader, ControlKind, batches, records};
-use vltava_replication::{EpochCache, ProducerBatch, ProducerStates, TransactionMarker};
+use vltava_protocol::batch::BatchHeader;
+use vltava_replication::{EpochCache, ProducerStates};
 use vltava_types::{LeaderEpoch, Offset, TimestampMs, TopicId};
 
 use crate::epoch_checkpoint::{EpochCheckpoint, EpochsVersion};
@@ -16,9 +20,13 @@ use crate::lazy_file::LazyFile;
 use crate::presence::Presence;
 use crate::segment::{SNAPSHOT_SUFFIX, Segment, SegmentEnd, file_path};
 use crate::{
-    Flush, LoadProgress, LogCheckpoint, LogConfig, LogReader, OffsetCheckpoint, PartitionName, SegmentInfo,
-    StorageError, partition_metadata, producer_snapshot,
+    LoadProgress, LogConfig, LogReader, OffsetCheckpoint, PartitionName, SegmentInfo, StorageError, partition_metadata,
+    producer_snapshot,
 };
+
+pub use append::Appended;
+pub use flush::RecoveryCheckpoint;
+pub(crate) use producers::replay_producer;
 
 /// What the log directory knows about a log that is opened.
 #[derive(Clone, Default)]
@@ -51,26 +59,6 @@ pub struct RecoveryPoints {
     pub log_start_offsets: Arc<OffsetCheckpoint>,
     pub cleaner_checkpoint: Arc<OffsetCheckpoint>,
     pub partition: PartitionName,
-}
-
-/// A recovery point on its way into the checkpoint file: see [`crate::LogDir::checkpoint_recovery_points`].
-#[derive(Debug)]
-pub struct RecoveryCheckpoint {
-    pub(crate) checkpoint: LogCheckpoint,
-    /// Recovery trusts index entries below the recovery point, so that they are flushed before it is written.
-    pub(crate) indexes: [Arc<LazyFile>; 2],
-}
-
-/// What an append did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    pub base_offset: Offset,
-    /// Inclusive.
-    pub last_offset: Offset,
-    /// The largest timestamp of the appended batches.
-    pub max_timestamp: TimestampMs,
-    /// Whether a new segment was begun.
-    pub rolled: bool,
 }
 
 /// A partition's log. The owner serialises its use; what takes long ([`LogReader`], [`Flush`]) works outside of the
@@ -133,13 +121,6 @@ pub(crate) struct UnflushedFile {
     pub file: Arc<LazyFile>,
     /// The directory version under which it was added.
     pub version: u64,
-}
-
-/// Whose batches are appended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    Leader,
-    Follower,
 }
 
 impl Log {
@@ -280,19 +261,6 @@ impl Log {
         }
     }
 
-    /// Appends batches that were checked and stamped: base offsets (exactly from the log end on, without gaps), leader
-    /// epoch, timestamps, CRC. Readable at once, durable after the next flush. All of them or none; but if the file system
-    /// is full ([`StorageError::Full`]) those that fit into the active segment may be in the log, as its end tells.
-    pub fn append_as_leader(&mut self, batches: &[u8]) -> Result<Appended, StorageError> {
-        self.append(batches, Origin::Leader)
-    }
-
-    /// Appends a leader's batches as they came, CRC checked by the caller. The first one may begin beyond the log end, and
-    /// gaps between them are kept: the leader's log has the same ones, from compaction.
-    pub fn append_as_follower(&mut self, batches: &[u8]) -> Result<Appended, StorageError> {
-        self.append(batches, Origin::Follower)
-    }
-
     /// The log as it is now, to be read without a lock.
     #[must_use]
     pub fn reader(&self) -> LogReader {
@@ -320,100 +288,6 @@ impl Log {
             self.epochs_version += 1;
         }
         Ok(true)
-    }
-
-    /// The recovery point, to be checkpointed without the log's lock; `None` if that was done already.
-    #[must_use]
-    pub fn recovery_checkpoint(&self) -> Option<RecoveryCheckpoint> {
-        let known = self.recovery_points.as_ref().and_then(|points| points.checkpoint.get(&points.partition));
-        let below = |segment: &&Arc<Segment>| segment.base_offset < self.recovery_point;
-        (known != Some(self.recovery_point)).then(|| RecoveryCheckpoint {
-            checkpoint: self.checkpoint_at(self.recovery_point),
-            // It may have been sealed since, and its last index entries with it.
-            indexes: self.segments.iter().rfind(below).unwrap_or_else(|| self.active_segment()).indexes(),
-        })
-    }
-
-    /// An offset of this log (its start, a high watermark), to be checkpointed without the log's lock.
-    #[must_use]
-    pub fn checkpoint_at(&self, offset: Offset) -> LogCheckpoint {
-        LogCheckpoint::new(offset, &self.presence, &self.truncations)
-    }
-
-    /// Lets go of the descriptors of files that were not used since the last call, if everything is on disk. Whoever needs
-    /// one opens it again.
-    pub fn close_unused_files(&self) {
-        if self.begin_flush().is_none() {
-            self.segments.iter().for_each(|segment| segment.close_if_unused());
-        }
-    }
-
-    /// Lets go of all descriptors. Only when everything is on disk.
-    pub(crate) fn close_files(&self) {
-        self.segments.iter().for_each(|segment| segment.close());
-    }
-
-    /// What has to be flushed so that all that was appended so far is durable; `None` if everything is.
-    #[must_use]
-    pub fn begin_flush(&self) -> Option<Flush> {
-        let has_new_data = self.recovery_point < self.log_end_offset;
-        let has_new_entries = self.directory_flushed < self.directory_version;
-        let has_new_epochs = self.epochs_written < self.epochs_version;
-        if !has_new_data && !has_new_entries && !has_new_epochs && self.unflushed.is_empty() {
-            return None;
-        }
-        let mut files: Vec<_> = self.unflushed.iter().map(|unflushed| Arc::clone(&unflushed.file)).collect();
-        if has_new_data {
-            files.push(Arc::clone(self.active_segment().file()));
-        }
-        Some(Flush {
-            up_to: self.log_end_offset,
-            truncations: self.truncation_count(),
-            presence: self.presence.clone(),
-            files,
-            directory: has_new_entries.then(|| self.directory.clone()),
-            directory_version: self.directory_version,
-            epochs: has_new_epochs.then(|| (Arc::clone(&self.epoch_checkpoint), self.epochs_at_present())),
-        })
-    }
-
-    /// A flush has run. Returns the new recovery point. A truncation since makes it count for nothing.
-    pub fn end_flush(&mut self, flush: &Flush) -> Offset {
-        if flush.truncations == self.truncation_count() {
-            self.recovery_point = self.recovery_point.max(flush.up_to);
-            self.directory_flushed = self.directory_flushed.max(flush.directory_version);
-            self.unflushed.retain(|unflushed| unflushed.version > flush.directory_version);
-            if let Some((_, epochs)) = &flush.epochs {
-                self.epochs_written = self.epochs_written.max(epochs.version);
-            }
-        }
-        self.recovery_point
-    }
-
-    /// Blocks until everything appended so far is durable.
-    pub fn flush(&mut self) -> Result<(), StorageError> {
-        if let Some(flush) = self.begin_flush() {
-            flush.run()?;
-            self.end_flush(&flush);
-        }
-        Ok(())
-    }
-
-    /// Flushes everything and writes what makes the next opening quick. For a clean shutdown.
-    pub fn close(&mut self) -> Result<(), StorageError> {
-        if self.is_complete && self.begin_flush().is_none() {
-            return Ok(());
-        }
-        // Both make the next opening quicker, and are not worth more room than there is.
-        unless_full(self.take_snapshot())?;
-        let active = Arc::clone(self.active_segment());
-        unless_full(active.complete_time_index())?;
-        for index in active.indexes() {
-            index.sync_data()?;
-        }
-        self.flush()?;
-        self.is_complete = true;
-        Ok(())
     }
 
     pub(crate) fn active_segment(&self) -> &Arc<Segment> {
@@ -502,125 +376,6 @@ impl Log {
         }
         replay_producer(&mut self.producers, header, batch);
     }
-
-    fn append(&mut self, bytes: &[u8], origin: Origin) -> Result<Appended, StorageError> {
-        let headers = self.check_append(bytes, origin)?;
-        let (first, last) = (&headers[0].0, &headers[headers.len() - 1].0);
-        let appended = Appended {
-            base_offset: first.base_offset,
-            last_offset: last.last_offset(),
-            max_timestamp: headers.iter().map(|(header, _)| header.max_timestamp).max().expect("there is a batch"),
-            rolled: false,
-        };
-        // One write for each segment that is touched, which is nearly always one.
-        let mut rolled = false;
-        let mut run_start = 0;
-        let mut run_bytes = 0;
-        for (i, (header, _)) in headers.iter().enumerate() {
-            if self.must_roll(header, run_bytes, run_start < i) {
-                self.append_run(bytes, &headers[run_start..i])?;
-                self.roll(self.base_offset_for(header))?;
-                rolled = true;
-                run_start = i;
-                run_bytes = 0;
-            }
-            run_bytes += header.size() as u64;
-        }
-        self.append_run(bytes, &headers[run_start..])?;
-        Ok(Appended { rolled, ..appended })
-    }
-
-    /// The headers of the batches with their positions, if all of them may be appended.
-    fn check_append(&self, bytes: &[u8], origin: Origin) -> Result<Vec<(BatchHeader, usize)>, StorageError> {
-        let refuse = |reason: String| Err(StorageError::InvalidAppend { log_end_offset: self.log_end_offset, reason });
-        let mut headers = Vec::with_capacity(1);
-        let mut next_offset = self.log_end_offset;
-        let mut epoch = self.epochs.epoch_of(next_offset.plus(-1)).unwrap_or(LeaderEpoch::NONE);
-        for batch in batches(bytes) {
-            let (header, position) = match batch {
-                Ok(batch) => (batch.header, batch.position),
-                Err(error) => return refuse(error.to_string()),
-            };
-            let continues = match origin {
-                Origin::Leader => header.base_offset == next_offset,
-                Origin::Follower => header.base_offset >= next_offset,
-            };
-            if !continues || header.last_offset_delta < 0 {
-                return refuse(format!("a batch begins at {} where {next_offset} was expected", header.base_offset));
-            }
-            if header.size() > MAX_SEGMENT_BYTES as usize {
-                return refuse(format!("a batch of {} bytes fits no segment", header.size()));
-            }
-            if header.partition_leader_epoch > LeaderEpoch::NONE {
-                if header.partition_leader_epoch < epoch {
-                    return refuse(format!(
-                        "leader epoch {} follows {epoch} in the log",
-                        header.partition_leader_epoch
-                    ));
-                }
-                epoch = header.partition_leader_epoch;
-            }
-            next_offset = header.next_offset();
-            headers.push((header, position));
-        }
-        if headers.is_empty() { refuse("there is no batch".to_owned()) } else { Ok(headers) }
-    }
-
-    /// Appends batches to the active segment, where they fit. All of them or none, if only the room was lacking.
-    fn append_run(&mut self, bytes: &[u8], headers: &[(BatchHeader, usize)]) -> Result<(), StorageError> {
-        let (Some((_, start)), Some((last, last_position))) = (headers.first(), headers.last()) else {
-            return Ok(());
-        };
-        let active = Arc::clone(self.active_segment());
-        let segment_position = active.size();
-        let run = &bytes[*start..last_position + last.size()];
-        let end = active.end();
-        let mut bytes_since_index_entry = self.active.bytes_since_index_entry;
-        let written = active.write(run).and_then(|()| {
-            headers.iter().try_for_each(|(header, position)| {
-                let position = segment_position + (position - start) as u64;
-                let interval = self.config.index_interval_bytes;
-                active.index_batch(position, header, &mut bytes_since_index_entry, interval)
-            })
-        });
-        if let Err(error) = written {
-            return Err(take_back(&active, &end, error));
-        }
-        // From here on nothing fails.
-        self.is_complete = false;
-        self.active.bytes_since_index_entry = bytes_since_index_entry;
-        for (header, position) in headers {
-            self.active.first_timestamp.get_or_insert(header.max_timestamp.value());
-            self.replay(header, &bytes[*position..position + header.size()]);
-        }
-        active.set_size(segment_position + run.len() as u64);
-        self.log_end_offset = last.next_offset();
-        self.epochs_version += u64::from(std::mem::take(&mut self.has_empty_epoch));
-        Ok(())
-    }
-
-    /// Whether a batch needs a new segment, when `run_bytes` are to be written to the active one before it.
-    fn must_roll(&self, header: &BatchHeader, run_bytes: u64, has_run: bool) -> bool {
-        let active = self.active_segment();
-        let size = active.size() + run_bytes;
-        let has_batches = size > 0 || has_run;
-        let relative_end = header.last_offset().value().saturating_sub(active.base_offset.value());
-        if relative_end > i64::from(i32::MAX) {
-            return true;
-        }
-        let is_old = self.active.first_timestamp.is_some_and(|first| {
-            header.max_timestamp.value().saturating_sub(first) > self.config.max_segment_ms() - self.active.jitter_ms
-        });
-        let limit = u64::from(self.config.segment_bytes.min(MAX_SEGMENT_BYTES));
-        has_batches
-            && (size + header.size() as u64 > limit || is_old || active.index_is_full(self.config.segment_index_bytes))
-    }
-
-    /// Where the segment of a batch begins: at the log end, unless a gap before the batch is too wide for that.
-    fn base_offset_for(&self, header: &BatchHeader) -> Offset {
-        let distance = header.last_offset().value().saturating_sub(self.log_end_offset.value());
-        if distance > i64::from(i32::MAX) { header.base_offset } else { self.log_end_offset }
-    }
 }
 
 /// Takes back what was written before the room ran out. If that fails too, the disk has failed: what is on it is no
@@ -643,9 +398,6 @@ pub(crate) fn unless_full(outcome: Result<(), StorageError>) -> Result<(), Stora
     }
 }
 
-/// Positions are 32-bit signed in Kafka's index files.
-const MAX_SEGMENT_BYTES: u32 = i32::MAX as u32;
-
 impl ActiveSegment {
     pub fn new(config: &LogConfig) -> Self {
         let jitter_ms = match u64::try_from(config.segment_jitter_ms) {
@@ -654,47 +406,4 @@ impl ActiveSegment {
         };
         Self { bytes_since_index_entry: 0, first_timestamp: None, jitter_ms }
     }
-}
-
-/// Takes in what a batch of the log says about its producer. `batch` is the whole batch, which only control batches need.
-pub(crate) fn replay_producer(producers: &mut ProducerStates, header: &BatchHeader, batch: &[u8]) {
-    if !header.has_producer_id() {
-        return;
-    }
-    if header.is_control() {
-        if let Some(coordinator_epoch) = transaction_marker_epoch(batch) {
-            producers.apply_marker(&TransactionMarker {
-                producer_id: header.producer_id,
-                producer_epoch: header.producer_epoch,
-                coordinator_epoch,
-                offset: header.last_offset(),
-                timestamp: header.max_timestamp,
-            });
-        }
-        return;
-    }
-    producers.apply(&ProducerBatch {
-        producer_id: header.producer_id,
-        producer_epoch: header.producer_epoch,
-        base_sequence: header.base_sequence,
-        last_sequence: header.last_sequence(),
-        base_offset: header.base_offset,
-        last_offset: header.last_offset(),
-        timestamp: header.max_timestamp,
-        is_transactional: header.is_transactional(),
-    });
-}
-
-/// The coordinator epoch of a transaction marker: the value is a version (i16) and the epoch (i32). `None` for other
-/// control records.
-fn transaction_marker_epoch(batch: &[u8]) -> Option<i32> {
-    const MAX_MARKER_BYTES: usize = 1024;
-    let mut records = records(&bytes::Bytes::copy_from_slice(batch), MAX_MARKER_BYTES).ok()?;
-    let record = records.next()?.ok()?;
-    match ControlKind::from_key(&record.key?)? {
-        ControlKind::Abort | ControlKind::Commit => {}
-        ControlKind::Other(_) => return None,
-    }
-    let value = record.value?;
-    Some(i32::from_be_bytes(value.get(2..6)?.try_into().expect("four bytes")))
 }

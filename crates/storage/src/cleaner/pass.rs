@@ -5,6 +5,10 @@
 //! of its sources ([`crate::Log::replace_segments`]) needs it. A step reads about one buffer, so that the caller can pause
 //! between steps. A truncation makes the pass void.
 
+mod mapping;
+mod output;
+mod reading;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -12,12 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use vltava_host::fs::{self, FileExt};
-use vltava_protocol::batch::{
-    BatchError, BatchHeader, ControlKind, RecordError, batches, empty_batch, records, retain_records,
-};
+use vltava_host::fs;
+use vltava_protocol::batch::{BatchHeader, RecordError, empty_batch, retain_records};
 use vltava_replication::LastRecord;
 use vltava_types::{Offset, ProducerId, TimestampMs};
+
+use output::Output;
+use reading::{Cursor, ReadBatch};
 
 use super::groups::{GroupLimits, SegmentSizes, group_segments};
 use super::offset_map::{OffsetMap, OffsetMapLimits};
@@ -32,8 +37,6 @@ use crate::{LogConfig, StorageError};
 
 /// No batch may unfold to more bytes than this: it is held in memory while it is filtered.
 const MAX_UNCOMPRESSED_BYTES: usize = 128 << 20;
-/// Positions within a segment are 32-bit signed in Kafka's index files.
-const MAX_SEGMENT_BYTES: u64 = i32::MAX as u64;
 
 /// What a cleaner may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -161,22 +164,6 @@ enum Phase {
     Done,
 }
 
-/// Where the next batch to read stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Cursor {
-    segment: usize,
-    position: u64,
-}
-
-/// A cleaned segment that is being written.
-#[derive(Debug)]
-struct Output {
-    segment: Segment,
-    bytes_since_index_entry: u64,
-    /// Whether anything was left out or written otherwise than it was.
-    is_changed: bool,
-}
-
 /// Why a step did not do what it was about to.
 enum Stop {
     /// A transactional batch was met, and nobody has looked for aborted transactions yet.
@@ -268,13 +255,6 @@ impl CleaningPass {
         }
     }
 
-    fn begin_mapping(&self) -> Phase {
-        let first_dirty = self.range.first_dirty_offset;
-        let segment = self.log.segments.partition_point(|segment| segment.base_offset <= first_dirty);
-        let cursor = Cursor { segment: segment.saturating_sub(1), position: 0 };
-        Phase::Map { cursor, transactions: self.transactions_from(first_dirty) }
-    }
-
     fn begin_cleaning(&mut self) -> Phase {
         self.stats.keys = self.map.key_count();
         let sources = &self.log.segments[..self.segments_below(self.mapped_end)];
@@ -316,95 +296,6 @@ impl CleaningPass {
     fn segments_below(&self, offset: Offset) -> usize {
         let below = self.log.segments.partition_point(|segment| segment.base_offset < offset);
         below.min(self.log.segments.len() - 1)
-    }
-
-    fn map_step(
-        &mut self,
-        mut cursor: Cursor,
-        mut transactions: CleanedTransactions,
-    ) -> Result<Option<CleaningStep>, Stop> {
-        let end = self.segments_below(self.range.end_offset);
-        let Some(chunk) = self.read_chunk(&mut cursor, end)? else {
-            self.phase = self.begin_cleaning();
-            return Ok(None);
-        };
-        for batch in chunk.batches(&self.log)? {
-            if batch.header.last_offset() < self.range.first_dirty_offset {
-                continue;
-            }
-            let is_discardable = self.is_discardable(&mut transactions, &batch)?;
-            if !is_discardable && !batch.header.is_control() && !self.map_batch(&batch)? {
-                self.mapped_end = batch.header.base_offset;
-                self.phase = self.begin_cleaning();
-                return Ok(None);
-            }
-        }
-        self.phase = Phase::Map { cursor, transactions };
-        Ok(None)
-    }
-
-    /// Returns false if the map has no room for all keys of the batch.
-    fn map_batch(&mut self, batch: &ReadBatch) -> Result<bool, CleaningError> {
-        if batch.header.record_count == 0 {
-            return Ok(true);
-        }
-        let offset = batch.header.base_offset;
-        let failed = |error| CleaningError::Batch { offset, error };
-        for record in records(&batch.bytes, MAX_UNCOMPRESSED_BYTES).map_err(failed)? {
-            let record = record.map_err(failed)?;
-            let Some(key) = record.key else { continue };
-            if record.offset < self.range.first_dirty_offset {
-                continue;
-            }
-            if self.map.put(&key, record.offset).is_err() {
-                // Keys of this batch that were mapped already do no harm: their records lie beyond the mapped part and stay.
-                let is_progress = self.range.first_dirty_offset < offset;
-                let too_small = CleaningError::MapTooSmall { offset, keys: self.map.capacity() };
-                return if is_progress { Ok(false) } else { Err(too_small) };
-            }
-        }
-        Ok(true)
-    }
-
-    fn find_aborted_step(
-        &mut self,
-        mut cursor: Cursor,
-        mut found: AbortedTransactions,
-    ) -> Result<Option<CleaningStep>, Stop> {
-        // A marker may stand beyond what is cleaned, in the active segment too.
-        let chunk = self.read_chunk(&mut cursor, self.log.segments.len())?;
-        let mut is_at_end = chunk.is_none();
-        if let Some(chunk) = chunk {
-            for batch in chunk.batches(&self.log)? {
-                if batch.header.base_offset >= self.log.last_stable_offset {
-                    is_at_end = true;
-                } else if !batch.header.is_control() {
-                    found.on_data(&batch.header);
-                } else if let Some(kind) = batch.control_kind()? {
-                    found.on_marker(&batch.header, kind);
-                }
-            }
-        }
-        if is_at_end {
-            self.aborted = Some(found.into_list());
-            self.phase = match self.first_group() {
-                // Nothing of a transaction stood before: what was mapped and cleaned so far is right.
-                Some(group) => {
-                    self.clean_first_group(self.transactions_from(self.log.segments[group.start].base_offset))
-                }
-                None => self.begin_again(),
-            };
-        } else {
-            self.phase = Phase::FindAborted { cursor, found };
-        }
-        Ok(None)
-    }
-
-    /// With the aborted transactions known, everything is mapped again: aborted records may be in the map.
-    fn begin_again(&mut self) -> Phase {
-        self.map.clear();
-        self.mapped_end = self.range.end_offset;
-        self.begin_mapping()
     }
 
     fn clean_step(
@@ -514,143 +405,10 @@ impl CleaningPass {
             None => true,
         })
     }
-
-    /// Whole batches from the cursor on, which moves behind them; `None` before the segment `end`.
-    fn read_chunk(&mut self, cursor: &mut Cursor, end: usize) -> Result<Option<Chunk>, CleaningError> {
-        loop {
-            if cursor.segment >= end {
-                return Ok(None);
-            }
-            let segment = &self.log.segments[cursor.segment];
-            let is_active = cursor.segment + 1 == self.log.segments.len();
-            let size = if is_active { self.log.active_size } else { segment.size() };
-            if cursor.position >= size {
-                *cursor = Cursor { segment: cursor.segment + 1, position: 0 };
-                continue;
-            }
-            let bytes = read_batches(segment, cursor.position, size, self.options.io_buffer_bytes)?;
-            self.stats.bytes_read += bytes.len() as u64;
-            let start = *cursor;
-            cursor.position += bytes.len() as u64;
-            return Ok(Some(Chunk { start, bytes }));
-        }
-    }
-}
-
-/// Whole batches from `position` on: as many as fit the buffer, and one at least.
-fn read_batches(segment: &Segment, position: u64, size: u64, buffer_bytes: usize) -> Result<Bytes, StorageError> {
-    const SMALLEST_BUFFER: usize = 4096;
-    let corrupt = |error: BatchError| StorageError::corrupt(segment.path(), position, error.to_string());
-    let left = usize::try_from(size - position).unwrap_or(usize::MAX);
-    let mut wanted = buffer_bytes.max(SMALLEST_BUFFER).min(left);
-    loop {
-        let mut buffer = vec![0; wanted];
-        segment.file().handle()?.read_exact_at(&mut buffer, position).at(segment.path())?;
-        let mut walk = batches(&buffer);
-        let failure = walk.find_map(Result::err);
-        let whole = walk.position();
-        match failure {
-            Some(BatchError::Incomplete { needed, .. }) if whole == 0 && wanted < needed && needed <= left => {
-                wanted = needed;
-            }
-            Some(BatchError::Incomplete { .. }) if whole > 0 && wanted < left => {
-                buffer.truncate(whole);
-                return Ok(Bytes::from(buffer));
-            }
-            Some(error) => return Err(corrupt(error)),
-            None => return Ok(Bytes::from(buffer)),
-        }
-    }
 }
 
 /// Where the last batch of a group ends.
 fn last_batch_end(segments: &[Arc<Segment>], group: &Range<usize>) -> Cursor {
     let segment = group.clone().rev().find(|index| segments[*index].size() > 0).expect("groups have batches");
     Cursor { segment, position: segments[segment].size() }
-}
-
-/// Whole batches of one segment.
-struct Chunk {
-    start: Cursor,
-    bytes: Bytes,
-}
-
-/// A batch that is as its writer left it.
-struct ReadBatch {
-    header: BatchHeader,
-    bytes: Bytes,
-    end: Cursor,
-}
-
-impl Chunk {
-    /// The batches, with their CRC checked: damage is not to be written anew with a CRC that hides it (trap 26).
-    fn batches(&self, log: &PassLog) -> Result<Vec<ReadBatch>, StorageError> {
-        batches(&self.bytes)
-            .map(|view| {
-                let checked = view.and_then(|view| view.verify_crc().map(|()| view));
-                let view = checked.map_err(|error| {
-                    let path = log.segments[self.start.segment].path();
-                    StorageError::corrupt(path, self.start.position, error.to_string())
-                })?;
-                let end = view.position + view.bytes.len();
-                let position = self.start.position + end as u64;
-                let bytes = self.bytes.slice(view.position..end);
-                Ok(ReadBatch { header: view.header, bytes, end: Cursor { position, ..self.start } })
-            })
-            .collect()
-    }
-}
-
-impl ReadBatch {
-    /// What a control batch says; `None` for an empty one.
-    fn control_kind(&self) -> Result<Option<ControlKind>, CleaningError> {
-        if self.header.record_count == 0 {
-            return Ok(None);
-        }
-        let failed = |error| CleaningError::Batch { offset: self.header.base_offset, error };
-        let record = records(&self.bytes, MAX_UNCOMPRESSED_BYTES).map_err(failed)?.next();
-        let key = record.transpose().map_err(failed)?.and_then(|record| record.key);
-        // Without a key it is nobody's marker.
-        Ok(Some(key.and_then(|key| ControlKind::from_key(&key)).unwrap_or(ControlKind::Other(-1))))
-    }
-}
-
-impl Output {
-    fn create(log: &PassLog, group: &Range<usize>) -> Result<Self, StorageError> {
-        let segment = Segment::create_cleaned(&log.directory, log.segments[group.start].base_offset)?;
-        Ok(Self { segment, bytes_since_index_entry: 0, is_changed: false })
-    }
-
-    fn write(
-        &mut self,
-        bytes: &[u8],
-        headers: &[(u64, BatchHeader)],
-        index_interval_bytes: u32,
-    ) -> Result<(), CleaningError> {
-        let start = self.segment.size();
-        let end = start + bytes.len() as u64;
-        if end > MAX_SEGMENT_BYTES {
-            return Err(CleaningError::SegmentTooLarge { base_offset: self.segment.base_offset });
-        }
-        self.segment.write(bytes)?;
-        for (position, header) in headers {
-            self.segment.index_batch(
-                start + position,
-                header,
-                &mut self.bytes_since_index_entry,
-                index_interval_bytes,
-            )?;
-        }
-        self.segment.set_size(end);
-        Ok(())
-    }
-
-    /// The contents are on disk on return. The names are when they get the next ones, and need not be before.
-    fn flush(&self) -> Result<(), StorageError> {
-        self.segment.complete_time_index()?;
-        for file in self.segment.files() {
-            file.handle()?.sync_data().unless_full(file.path())?;
-        }
-        Ok(())
-    }
 }
