@@ -20,7 +20,7 @@ use vltava_host::random::Generator;
 
 pub use links::Meanwhile;
 
-use crate::network::NetworkState;
+use crate::network::{NetworkState, Passage};
 
 /// Where simulated time begins: 2026-01-01T00:00:00Z.
 const EPOCH_SECONDS: u64 = 1_767_225_600;
@@ -77,6 +77,8 @@ pub struct Cluster {
     down: BTreeSet<i32>,
     network: NetworkState,
     held: BTreeSet<(String, String)>,
+    /// Of the held links, by the addresses of their ends: what passes from the first to the second, and back.
+    passages: BTreeMap<(IpAddr, IpAddr), (Passage, Passage)>,
     random: Generator,
     /// Of a link at rest.
     max_latency: Duration,
@@ -172,6 +174,7 @@ impl Cluster {
             down: BTreeSet::new(),
             network: NetworkState::default(),
             held: BTreeSet::new(),
+            passages: BTreeMap::new(),
             random: Generator::new(options.seed),
             max_latency,
             names,

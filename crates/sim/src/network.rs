@@ -40,11 +40,32 @@ impl NetworkState {
         self.slow.get(&ordered(one, other)).copied()
     }
 
-    pub(crate) fn passes(&self, from: &str, to: &str, random: &mut Generator) -> bool {
+    pub(crate) fn passage(&self, from: &str, to: &str) -> Passage {
         if self.closed.contains(&(from.to_owned(), to.to_owned())) {
-            return false;
+            Passage::Closed
+        } else if self.shaky.contains(&ordered(from, to)) {
+            Passage::Shaky
+        } else {
+            Passage::Open
         }
-        !self.shaky.contains(&ordered(from, to)) || random.below(100) < SHAKY_PERCENT
+    }
+}
+
+/// What becomes of a message that waits on its way from one host to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passage {
+    Open,
+    Closed,
+    Shaky,
+}
+
+impl Passage {
+    pub fn lets_through(self, random: &mut Generator) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Closed => false,
+            Self::Shaky => random.below(100) < SHAKY_PERCENT,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What passes between hosts, and what does not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use turmoil::{Protocol, Segment};
 
@@ -62,6 +63,14 @@ impl Cluster {
                 self.sim.set_link_max_message_latency(one.as_str(), other.as_str(), latency);
             }
         }
+        let addresses: BTreeMap<&str, IpAddr> = self.names.iter().map(|(ip, name)| (name.as_str(), *ip)).collect();
+        let held = self.held.iter().flat_map(|(one, other)| [(one, other), (other, one)]);
+        self.passages = held
+            .map(|(one, other)| {
+                let ends = (addresses[one.as_str()], addresses[other.as_str()]);
+                (ends, (self.network.passage(one, other), self.network.passage(other, one)))
+            })
+            .collect();
     }
 
     /// On a disturbed link every message waits until it is let through.
@@ -69,25 +78,15 @@ impl Cluster {
         if self.held.is_empty() {
             return;
         }
-        let (names, held, network, random) = (&self.names, &self.held, &self.network, &mut self.random);
+        let (passages, random) = (&self.passages, &mut self.random);
         self.sim.links(|links| {
             for link in links {
-                let (one, other) = link.pair();
-                let mut link = link.into_iter().peekable();
-                if link.peek().is_none() {
-                    continue;
-                }
-                let (Some(one), Some(other)) = (names.get(&one), names.get(&other)) else { continue };
-                if !held.contains(&ordered(one, other)) {
-                    continue;
-                }
+                let ends = link.pair();
+                let Some((there, back)) = passages.get(&ends) else { continue };
                 for message in link {
-                    let (from, to) = message.pair();
-                    let passes = match (names.get(&from.ip()), names.get(&to.ip())) {
-                        (Some(from), Some(to)) => network.passes(from, to, random),
-                        _ => true,
-                    };
-                    if passes {
+                    let (from, _) = message.pair();
+                    let passage = if from.ip() == ends.0 { there } else { back };
+                    if passage.lets_through(random) {
                         message.deliver();
                     }
                 }

@@ -43,8 +43,8 @@ pub struct Inspector {
     told_leaders: BTreeMap<TopicPartition, PartitionEpoch>,
     /// Each current leader's high watermark while too few replicas were in sync to commit, and under which change.
     stalled: BTreeMap<TopicPartition, (PartitionEpoch, Offset)>,
-    /// Each replica as it was when it was last looked at.
-    glances: BTreeMap<(i32, TopicPartition), (*const Partition, Glance)>,
+    /// Each broker's replicas as they were when they were last looked at, in the order in which the broker lists them.
+    glances: BTreeMap<i32, Vec<(TopicPartition, *const Partition, Glance)>>,
     /// The metadata offset at the last look.
     seen_metadata: i64,
     /// A hash of each committed batch by its first offset, or of each record where compaction takes batches apart.
@@ -127,10 +127,24 @@ impl Inspector {
         let hosted =
             || running.iter().flat_map(|(id, broker)| broker.replicas.partitions().into_iter().map(|p| (*id, p)));
         let mut changed = BTreeSet::new();
-        for (broker, partition) in hosted() {
-            let (life, glance) = (Arc::as_ptr(&partition), partition.glance());
-            if self.glances.insert((broker, partition.id()), (life, glance)) != Some((life, glance)) {
-                changed.insert(partition.id());
+        for (id, broker) in running {
+            let known = self.glances.entry(*id).or_default();
+            let look = |partition: &Arc<Partition>| (partition.id(), Arc::as_ptr(partition), partition.glance());
+            let partitions = broker.replicas.partitions();
+            let are_the_same = known.len() == partitions.len()
+                && known.iter().zip(&partitions).all(|(known, partition)| known.1 == Arc::as_ptr(partition));
+            if !are_the_same {
+                // Some have come or gone, which is rare: all are looked into.
+                *known = partitions.iter().map(look).collect();
+                changed.extend(known.iter().map(|(partition, ..)| *partition));
+                continue;
+            }
+            for (known, partition) in known.iter_mut().zip(&partitions) {
+                let now = look(partition);
+                if *known != now {
+                    changed.insert(now.0);
+                    *known = now;
+                }
             }
         }
         if changed.is_empty() && !has_image {
