@@ -403,6 +403,21 @@ impl Recovery<'_> {
         }
     }
 
+    /// Takes over what the checkpoint says of the records that compaction has taken away from before a batch: nothing else
+    /// tells any more whose they were. To a leader that did not know their epoch, a follower whose log ends with it would
+    /// seem to diverge from where that epoch begins, and truncate what is committed.
+    fn trust_epochs_between(&mut self, end_offset: Offset, next: &BatchHeader) {
+        let is_taken_away = |entry: &EpochEntry| {
+            let EpochEntry { epoch, start_offset } = *entry;
+            end_offset <= start_offset && start_offset < next.base_offset && epoch <= next.partition_leader_epoch
+        };
+        for entry in self.checkpointed_epochs.entries().iter().filter(|entry| is_taken_away(entry)) {
+            if self.epochs.latest().is_none_or(|latest| latest.epoch < entry.epoch) {
+                self.epochs.assign(entry.epoch, entry.start_offset);
+            }
+        }
+    }
+
     fn note_epoch(&mut self, header: &BatchHeader) {
         let epoch = header.partition_leader_epoch;
         if epoch > LeaderEpoch::NONE && self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {

@@ -46,6 +46,7 @@ impl Recovery<'_> {
                 break;
             }
             indexes.take_in(batch.position, header)?;
+            self.trust_epochs_between(end_offset, header);
             self.note_epoch(header);
             end_offset = header.next_offset();
             valid_end = batch.end();

@@ -221,6 +221,28 @@ fn trap_01_the_epoch_file_is_not_trusted_beyond_the_log() {
     expect!["1@0 2@20 4@30"].assert_eq(&check(Some("0\n3\n1 0\n2 20\n3 25\n"), 20));
 }
 
+/// A follower that knew of an epoch whose records the leader had compacted away, and forgotten when it was started again,
+/// went back below its high watermark (long run 6).
+#[test]
+fn trap_01_epochs_of_what_compaction_took_away_outlast_a_scan() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("orders-0");
+    let mut log = create(&path, config());
+    for (base_offset, epoch) in [(0, 1), (20, 4), (30, 4), (45, 6)] {
+        log.append_as_follower(&batch(base_offset, 10, epoch)).expect("appended");
+    }
+    drop(log);
+    let check = |file: &str| {
+        fs::write(path.join("leader-epoch-checkpoint"), file).expect("written");
+        show_epochs(&open(&path, 0, false).0)
+    };
+    expect!["1@0 2@10 3@12 4@20 6@45"].assert_eq(&check("0\n4\n1 0\n2 10\n3 12\n4 20\n"));
+    expect!["1@0 4@15 5@40 6@43"].assert_eq(&check("0\n4\n1 0\n4 15\n5 40\n6 43\n"));
+    // What the batches say counts more, and what comes after them nothing.
+    expect!["1@0 4@20 6@45"].assert_eq(&check("0\n3\n1 0\n3 5\n4 20\n"));
+    expect!["1@0 4@20 6@45"].assert_eq(&check("0\n3\n1 0\n5 12\n7 55\n"));
+}
+
 #[test]
 fn trap_20_producers_are_rebuilt_from_snapshots_and_the_log() {
     let directory = tempfile::tempdir().expect("a temporary directory");
