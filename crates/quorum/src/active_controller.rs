@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::async_runtime::watch::WatchReceiver;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{Instant as _, ServerState};
 use parking_lot::Mutex;
@@ -24,6 +24,7 @@ use vltava_types::{BrokerEpoch, BrokerId, ErrorCode};
 
 use crate::identity::Identity;
 use crate::probe::is_gone;
+use crate::standing::Standing;
 use crate::types::{Applied, Raft, RecordSet};
 
 /// Requests that wait to be decided.
@@ -90,6 +91,7 @@ pub(crate) struct ActiveController {
     pub identity: Arc<Identity>,
     pub leader_contact: Arc<LeaderContact>,
     pub raft: Raft,
+    pub standing: watch::Receiver<Standing>,
     pub controller: Controller,
     pub images: watch::Receiver<Arc<ClusterImage>>,
     pub requests: mpsc::Receiver<Request>,
@@ -137,9 +139,10 @@ impl ActiveController {
 
     /// Refuses requests until this node leads. `None` once Raft has stopped.
     async fn wait_until_elected(&mut self) -> Option<u64> {
-        let mut metrics = self.raft.metrics();
+        let mut standing = self.standing.clone();
         loop {
             let led_term = {
+                let metrics = self.raft.metrics();
                 let metrics = metrics.borrow_watched();
                 (metrics.state == ServerState::Leader).then_some(metrics.current_term)
             };
@@ -148,7 +151,7 @@ impl ActiveController {
             }
             tokio::select! {
                 biased;
-                changed = metrics.changed() => changed.ok()?,
+                changed = standing.changed() => changed.ok()?,
                 request = self.requests.recv() => refuse(request?),
                 event = self.events.recv() => {
                     event?;
@@ -185,7 +188,7 @@ impl ActiveController {
         }
         let mut ticks = interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut metrics = self.raft.metrics();
+        let mut standing = self.standing.clone();
         let mut batch = Vec::new();
         loop {
             if !self.leads(term) {
@@ -194,7 +197,7 @@ impl ActiveController {
             image = self.images.borrow().clone();
             tokio::select! {
                 biased;
-                changed = metrics.changed() => {
+                changed = standing.changed() => {
                     if changed.is_err() {
                         return Ended::Stopped;
                     }
@@ -308,7 +311,7 @@ impl ActiveController {
     /// Writes one entry, or learns that Raft would not even append it, and waits as long as this node leads.
     async fn write(&mut self, term: u64, set: RecordSet) -> Result<Written, Ended> {
         let raft = self.raft.clone();
-        let mut metrics = raft.metrics();
+        let mut standing = self.standing.clone();
         let write = raft.client_write(set);
         tokio::pin!(write);
         loop {
@@ -329,7 +332,7 @@ impl ActiveController {
                     let is_fatal = matches!(error, RaftError::Fatal(_));
                     return Err(if is_fatal { Ended::Stopped } else { Ended::Deposed });
                 }
-                changed = metrics.changed() => {
+                changed = standing.changed() => {
                     if changed.is_err() {
                         return Err(Ended::Stopped);
                     }

@@ -31,6 +31,7 @@ use crate::pre_vote::Backing;
 use crate::retained::{self, MAX_RETAINED_BYTES};
 use crate::service::Service;
 use crate::session::{self, MAX_QUEUED_HEARTBEATS, SessionCall};
+use crate::standing::{self, Standing};
 use crate::state_machine::StateMachine;
 use crate::status::{self, QuorumStatus};
 use crate::types::{Raft, RaftMetrics};
@@ -98,6 +99,7 @@ struct Inner {
     raft: Raft,
     control_plane: Mutex<Option<Arc<PlaneServer>>>,
     images: watch::Receiver<Arc<ClusterImage>>,
+    standing: watch::Receiver<Standing>,
     leader: watch::Receiver<Option<BrokerId>>,
     requests: mpsc::Sender<Request>,
     session: mpsc::Sender<SessionCall>,
@@ -138,12 +140,13 @@ impl Handle {
         let member = run(config, controller, started, stopped);
         let runtime = task::spawn_isolated("quorum", THREADS, member)?;
         let parts = start.await.map_err(|_| StartError::Consensus("the quorum's runtime ended".to_owned()))??;
-        let Parts { identity, raft, control_plane, images, leader, requests, session } = parts;
+        let Parts { identity, raft, control_plane, images, standing, leader, requests, session } = parts;
         let inner = Inner {
             identity,
             raft,
             control_plane: Mutex::new(Some(control_plane)),
             images,
+            standing,
             leader,
             requests,
             session,
@@ -231,12 +234,12 @@ impl Handle {
     /// Waits until this member has failed for good, as when its disk does, and says why. Whoever runs it should end the
     /// process: a node without metadata serves nobody.
     pub async fn failed(&self) -> String {
-        let mut metrics = self.inner.raft.metrics();
+        let mut standing = self.inner.standing.clone();
         loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
+            if let Err(fatal) = &self.inner.raft.metrics().borrow_watched().running_state {
                 return fatal.to_string();
             }
-            if metrics.changed().await.is_err() {
+            if standing.changed().await.is_err() {
                 return "raft has ended".to_owned();
             }
         }
@@ -378,6 +381,7 @@ struct Parts {
     raft: Raft,
     control_plane: Arc<PlaneServer>,
     images: watch::Receiver<Arc<ClusterImage>>,
+    standing: watch::Receiver<Standing>,
     leader: watch::Receiver<Option<BrokerId>>,
     requests: mpsc::Sender<Request>,
     session: mpsc::Sender<SessionCall>,
@@ -422,6 +426,7 @@ async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet
     let (events, event_queue) = mpsc::channel(MAX_QUEUED_REQUESTS);
     let (joins, join_queue) = mpsc::channel(MAX_QUEUED_JOINS);
     let (session, session_queue) = mpsc::channel(MAX_QUEUED_HEARTBEATS);
+    let (standing_sender, standing) = watch::channel(Standing::of(&raft.metrics().borrow_watched()));
     let (leader_sender, leader) = watch::channel(None);
     let service = Arc::new(Service {
         identity: identity.clone(),
@@ -439,6 +444,7 @@ async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet
         identity: identity.clone(),
         leader_contact,
         raft: raft.clone(),
+        standing: standing.clone(),
         controller,
         images: images.clone(),
         requests: request_queue,
@@ -449,12 +455,12 @@ async fn start(config: QuorumConfig, controller: Controller, tasks: &mut JoinSet
     };
     tasks.spawn(active_controller.run());
     tasks.spawn(membership::run(identity.clone(), raft.clone(), join_queue));
-    tasks.spawn(session::run(identity.clone(), raft.clone(), session_queue));
-    tasks.spawn(follow_leader(raft.clone(), leader_sender));
-    tasks.spawn(hold_elections(identity.clone(), raft.clone()));
+    tasks.spawn(session::run(identity.clone(), raft.clone(), standing.clone(), session_queue));
+    tasks.spawn(standing::follow(raft.clone(), standing_sender, leader_sender));
+    tasks.spawn(hold_elections(identity.clone(), raft.clone(), standing.clone()));
     tasks.spawn(retained::run(raft.clone(), log_store.clone(), MAX_RETAINED_BYTES));
     tasks.spawn(formation::run(identity.clone(), raft.clone(), log_store, config.cluster_id));
-    Ok(Parts { identity, raft, control_plane, images, leader, requests, session })
+    Ok(Parts { identity, raft, control_plane, images, standing, leader, requests, session })
 }
 
 fn identity(config: &QuorumConfig, node_id: u64, log_store: &LogStore) -> Result<Identity, StartError> {
@@ -506,33 +512,20 @@ fn raft_config(config: &QuorumConfig) -> Result<openraft::Config, StartError> {
     raft_config.validate().map_err(|error| StartError::Consensus(error.to_string()))
 }
 
-/// Publishes the leader.
-async fn follow_leader(raft: Raft, leader: watch::Sender<Option<BrokerId>>) {
-    let mut metrics = raft.metrics();
-    loop {
-        let current = metrics.borrow_watched().current_leader.map(broker_id);
-        leader.send_if_modified(|known| std::mem::replace(known, current) != current);
-        if metrics.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Lets Raft start elections exactly while this node's own log records its directory as a voter.
-async fn hold_elections(identity: Arc<Identity>, raft: Raft) {
-    let mut metrics = raft.metrics();
+async fn hold_elections(identity: Arc<Identity>, raft: Raft, mut standing: watch::Receiver<Standing>) {
     let mut is_enabled = false;
     loop {
         let may_stand = identity.may_stand_for_election();
         if may_stand != is_enabled {
             is_enabled = may_stand;
             raft.runtime_config().elect(may_stand);
-            let is_alone = metrics.borrow_watched().membership_config.voter_ids().count() == 1;
+            let is_alone = raft.metrics().borrow_watched().membership_config.voter_ids().count() == 1;
             if may_stand && is_alone && raft.trigger().elect(false).await.is_err() {
                 return;
             }
         }
-        if metrics.changed().await.is_err() {
+        if standing.changed().await.is_err() {
             return;
         }
     }
@@ -553,6 +546,6 @@ fn node_id(broker_id: BrokerId) -> Result<u64, StartError> {
     u64::try_from(broker_id.value()).map_err(|_| StartError::InvalidNodeId(broker_id))
 }
 
-fn broker_id(node_id: u64) -> BrokerId {
+pub(crate) fn broker_id(node_id: u64) -> BrokerId {
     BrokerId(i32::try_from(node_id).expect("node ids come from broker ids"))
 }

@@ -11,7 +11,7 @@
 //! The second rule matters while a wiped node catches up: it then replays memberships that list its old directory.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -75,8 +75,8 @@ impl Identity {
     }
 
     /// The membership that this node follows: the latest in its log, committed or not.
-    pub fn membership(&self) -> Option<StoredMembership> {
-        Some(self.raft.get()?.metrics().borrow_watched().membership_config.as_ref().clone())
+    pub fn membership(&self) -> Option<Arc<StoredMembership>> {
+        Some(Arc::clone(&self.raft.get()?.metrics().borrow_watched().membership_config))
     }
 
     /// Whether this node's own log says that this directory may vote.

@@ -36,6 +36,7 @@ mod session;
 #[cfg(vltava_sim)]
 mod simulated_runtime;
 mod snapshot;
+mod standing;
 mod state_file;
 mod state_machine;
 mod status;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::async_runtime::watch::WatchReceiver;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use vltava_metadata::Endpoint;
 use vltava_peer::CallError;
@@ -20,6 +20,7 @@ use vltava_types::IncarnationId;
 
 use crate::identity::Identity;
 use crate::probe::{incarnation_at, is_gone};
+use crate::standing::Standing;
 use crate::types::{Raft, Vote};
 
 /// Heartbeats that wait to be sent.
@@ -41,14 +42,18 @@ pub(crate) struct SessionCall {
 }
 
 /// Keeps a session with whoever leads, as long as that is another node. Never ends.
-pub(crate) async fn run(identity: Arc<Identity>, raft: Raft, mut calls: mpsc::Receiver<SessionCall>) {
-    let mut metrics = raft.metrics();
+pub(crate) async fn run(
+    identity: Arc<Identity>,
+    raft: Raft,
+    mut standing: watch::Receiver<Standing>,
+    mut calls: mpsc::Receiver<SessionCall>,
+) {
     loop {
         let leader = other_leader(&identity, &raft);
         let Some((leader_id, vote, endpoint)) = leader else {
             tokio::select! {
                 biased;
-                changed = metrics.changed() => {
+                changed = standing.changed() => {
                     if changed.is_err() {
                         return;
                     }
@@ -60,7 +65,7 @@ pub(crate) async fn run(identity: Arc<Identity>, raft: Raft, mut calls: mpsc::Re
             }
             continue;
         };
-        let outcome = hold(&identity, &raft, &mut calls, leader_id, &endpoint).await;
+        let outcome = hold(&identity, &raft, standing.clone(), &mut calls, leader_id, &endpoint).await;
         if let Held::Lost(incarnation_id) = outcome
             && is_gone(&endpoint, leader_id, incarnation_id, PROBE_PATIENCE).await
         {
@@ -82,6 +87,7 @@ enum Held {
 async fn hold(
     identity: &Identity,
     raft: &Raft,
+    mut standing: watch::Receiver<Standing>,
     calls: &mut mpsc::Receiver<SessionCall>,
     leader_id: u64,
     endpoint: &Endpoint,
@@ -99,14 +105,13 @@ async fn hold(
             return Held::Lost(incarnation_id);
         }
     };
-    let mut metrics = raft.metrics();
     let mut sequence = 0u64;
     let mut waiting: BTreeMap<u64, oneshot::Sender<Result<ControllerReply, CallError>>> = BTreeMap::new();
     loop {
         tokio::select! {
             biased;
-            changed = metrics.changed() => {
-                if changed.is_err() || metrics.borrow_watched().current_leader != Some(leader_id) {
+            changed = standing.changed() => {
+                if changed.is_err() || raft.metrics().borrow_watched().current_leader != Some(leader_id) {
                     return Held::LeaderChanged;
                 }
             }
