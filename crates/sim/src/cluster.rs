@@ -18,6 +18,7 @@ use vltava_host::disk::{Faults, SimDisk};
 use vltava_host::machine::{Machine, Pausable};
 use vltava_host::random::Generator;
 
+pub use damage::is_noticeable;
 pub use links::Meanwhile;
 
 use crate::network::{NetworkState, Passage};

@@ -16,7 +16,7 @@ mod scenario;
 mod trace;
 mod workload;
 
-pub use cluster::{Cluster, ClusterOptions, Ending, Meanwhile};
+pub use cluster::{Cluster, ClusterOptions, Ending, Meanwhile, is_noticeable};
 pub use history::{Acknowledged, History, Violation};
 pub use network::{NetworkState, ordered};
 pub use scenario::{Fault, Outcome, Scenario, Victim};

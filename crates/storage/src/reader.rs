@@ -163,6 +163,7 @@ impl LogReader {
             self.check_passed_over(offset, found)?;
         }
         let Some((index, first)) = found else { return Ok(None) };
+        self.check_place(index, &first)?;
         if first.header.next_offset() > end_offset {
             let mut scan = self.segments[index].scan(first.position, self.size_of(index), Scan::SHORT);
             // If this is damage, nothing would be read here for ever.
@@ -187,12 +188,24 @@ impl LogReader {
         let mut buffer = vec![0; max_length];
         segment.file().handle()?.read_exact_at(&mut buffer, first.position).at(segment.path())?;
         let mut length = 0;
-        for batch in batches(&buffer) {
+        let mut expected_offset = first.header.base_offset;
+        let mut walk = batches(&buffer).peekable();
+        while let Some(batch) = walk.next() {
             // The last one need not be whole. A malformed one is told when the next read begins with it.
             let Ok(batch) = batch else { break };
             if batch.header.next_offset() > end_offset {
                 break;
             }
+            // Out of order, or after a gap without one that tells that it is in its place: the next read begins with it, and
+            // looks.
+            let is_followed = walk
+                .peek()
+                .is_some_and(|next| matches!(next, Ok(next) if batch.header.next_offset() <= next.header.base_offset));
+            let base_offset = batch.header.base_offset;
+            if base_offset < expected_offset || base_offset > expected_offset && !is_followed {
+                break;
+            }
+            expected_offset = batch.header.next_offset();
             if let Err(error) = batch.verify_crc() {
                 if length > 0 {
                     // What comes before it is sound. The next read begins with it.
@@ -250,6 +263,7 @@ impl LogReader {
         timestamp: i64,
     ) -> Result<Option<TimestampedOffset>, StorageError> {
         const MAX_UNCOMPRESSED: usize = 64 << 20;
+        self.check_place(index, batch)?;
         let segment = &self.segments[index];
         let mut bytes = vec![0; batch.header.size()];
         segment.file().handle()?.read_exact_at(&mut bytes, batch.position).at(segment.path())?;
@@ -292,6 +306,16 @@ impl LogReader {
             let end = end.filter(|_| index == last).unwrap_or_else(|| self.size_of(index));
             self.segments[index].check_passed_over(offset, end)
         })
+    }
+
+    /// No CRC covers where a batch begins. If that is damaged, the batch reaches into the next one, or begins below the end of
+    /// the one before, which whoever walks to it finds.
+    fn check_place(&self, index: usize, batch: &ScannedBatch) -> Result<(), StorageError> {
+        let segment = &self.segments[index];
+        if batch.header.next_offset() > self.end_of(index) || !segment.is_in_place(batch, self.size_of(index))? {
+            return Err(segment.order_error(batch));
+        }
+        Ok(())
     }
 
     fn find_in(&self, index: usize, offset: Offset) -> Result<Option<ScannedBatch>, StorageError> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vltava_host::fs::{File, FileExt};
 use vltava_protocol::batch::{BatchHeader, HEADER_SIZE};
+use vltava_types::Offset;
 
 use crate::StorageError;
 use crate::error::AtPath;
@@ -20,6 +21,8 @@ pub(crate) struct Scan<'a> {
     handle: Option<Arc<File>>,
     position: u64,
     end: u64,
+    /// The next batch begins here or later. `None` if that is not to be checked.
+    next_offset: Option<Offset>,
     buffer: Vec<u8>,
     buffer_position: u64,
     read_ahead: usize,
@@ -51,7 +54,24 @@ impl<'a> Scan<'a> {
     pub const LONG: usize = 256 << 10;
 
     pub const fn new(file: &'a LazyFile, position: u64, end: u64, read_ahead: usize) -> Self {
-        Self { file, handle: None, position, end, buffer: Vec::new(), buffer_position: 0, read_ahead, skipping: false }
+        Self {
+            file,
+            handle: None,
+            position,
+            end,
+            next_offset: None,
+            buffer: Vec::new(),
+            buffer_position: 0,
+            read_ahead,
+            skipping: false,
+        }
+    }
+
+    /// A batch that begins below `base_offset`, or below the end of the one before, counts as corrupt: no CRC covers where a
+    /// batch begins.
+    pub const fn in_order_from(mut self, base_offset: Offset) -> Self {
+        self.next_offset = Some(base_offset);
+        self
     }
 
     /// The next batch; `None` at the end. An error of kind [`StorageError::Corrupt`] tells where valid batches end.
@@ -69,6 +89,13 @@ impl<'a> Scan<'a> {
         if batch.size() > left {
             let reason = format!("the batch needs {} bytes and {left} are there", batch.size());
             return Err(StorageError::corrupt(self.file.path(), position, reason));
+        }
+        if let Some(next_offset) = &mut self.next_offset {
+            if header.base_offset < *next_offset {
+                let reason = format!("the batch begins at offset {}, below {next_offset}", header.base_offset);
+                return Err(StorageError::corrupt(self.file.path(), position, reason));
+            }
+            *next_offset = header.next_offset();
         }
         self.skipping = batch.size() > self.read_ahead as u64;
         self.position = batch.end();

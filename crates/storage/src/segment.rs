@@ -261,7 +261,22 @@ impl Segment {
     }
 
     pub fn scan(&self, position: u64, end: u64, read_ahead: usize) -> Scan<'_> {
-        Scan::new(&self.file, position, end, read_ahead)
+        Scan::new(&self.file, position, end, read_ahead).in_order_from(self.base_offset)
+    }
+
+    /// Whether the batch after this one, before the position `end`, begins behind it. Where both are as they were written it
+    /// does; no CRC covers where a batch begins, and compaction leaves gaps, so that nothing else tells.
+    pub fn is_in_place(&self, batch: &ScannedBatch, end: u64) -> Result<bool, StorageError> {
+        match Scan::new(&self.file, batch.end(), end, HEADER_SIZE).next() {
+            Ok(next) => Ok(next.is_none_or(|next| batch.header.next_offset() <= next.header.base_offset)),
+            // What is no batch tells nothing of this one.
+            Err(StorageError::Corrupt { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn order_error(&self, batch: &ScannedBatch) -> StorageError {
+        StorageError::corrupt(self.path(), batch.position, "the batch does not end where the next one begins")
     }
 
     /// The first batch that ends at `offset` or later, among those before the position `end`.

@@ -19,18 +19,32 @@ impl Cluster {
         for _ in 0..segments.min(found.len()) {
             let (path, length) = found.swap_remove(self.random.below(found.len() as u64) as usize);
             let (position, bit) = (self.random.below(length), self.random.below(8) as u8);
-            let position = beyond_base_offset(&fs::read(&path).unwrap_or_default(), position);
-            self.disk(broker).flip_bit(&path, position, bit).expect("the file was found");
+            if is_noticeable(&path, &fs::read(&path).unwrap_or_default(), position, bit) {
+                self.disk(broker).flip_bit(&path, position, bit).expect("the file was found");
+            }
         }
     }
 }
 
-/// No CRC covers a batch's base offset, in Kafka's format, and nothing promises that damage there is noticed.
-fn beyond_base_offset(segment: &[u8], position: u64) -> u64 {
-    const BASE_OFFSET_BYTES: u64 = 8;
-    let starts = batches(segment).flatten().map(|batch| batch.position as u64);
-    let start = starts.take_while(|start| *start <= position).last();
-    start.map_or(position, |start| position.max(start + BASE_OFFSET_BYTES))
+/// Whether anything tells that the bit at `position` of a segment is turned over. No CRC covers where a batch begins, in
+/// Kafka's format: the batches around it tell, unless it would lie in a gap between them, or is its segment's last.
+#[must_use]
+pub fn is_noticeable(path: &Path, segment: &[u8], position: u64, bit: u8) -> bool {
+    let file_name = path.file_stem().and_then(|name| name.to_str()).expect("a segment's name");
+    let mut lowest: i64 = file_name.parse().expect("a base offset");
+    let mut walk = batches(segment).flatten().peekable();
+    while let Some(batch) = walk.next() {
+        let byte = (position as usize).wrapping_sub(batch.position);
+        if byte < size_of::<i64>() {
+            let mut bytes = batch.header.base_offset.value().to_be_bytes();
+            bytes[byte] ^= 1 << (bit % 8);
+            let begins = i64::from_be_bytes(bytes);
+            let ends = begins.saturating_add(i64::from(batch.header.last_offset_delta));
+            return begins < lowest || walk.peek().is_some_and(|next| next.header.base_offset.value() <= ends);
+        }
+        lowest = batch.header.next_offset().value();
+    }
+    true
 }
 
 /// Segments that hold something, each with its length.

@@ -40,6 +40,7 @@ impl Recovery<'_> {
             };
             let header = &batch.header;
             let is_in_order = header.base_offset >= end_offset
+                && (header.base_offset == end_offset || segment.is_in_place(&batch, size)?)
                 && header.last_offset().value() - segment.base_offset.value() <= i64::from(i32::MAX)
                 && batch.end() <= u64::from(u32::MAX);
             if !is_in_order || !scan.crc_is_valid(&batch)? {

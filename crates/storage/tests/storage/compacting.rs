@@ -431,12 +431,17 @@ fn damage_is_found_and_not_written_anew() {
     roll(&mut log);
     log.flush().expect("flushed");
     let file = directory.path().join("orders-0/00000000000000000000.log");
-    let mut bytes = fs::read(&file).expect("readable");
-    bytes[70] ^= 1;
-    fs::write(&file, &bytes).expect("written");
-    let pass = begin(&log, None, 1000, NOW);
-    let error = run(&mut log, pass, NOW).expect_err("damaged");
-    assert!(matches!(error, CleaningError::Storage(StorageError::Corrupt { .. })), "{error}");
+    let bytes = fs::read(&file).expect("readable");
+    let second = batches(&bytes).nth(1).expect("two batches").expect("whole").position;
+    // A record; then where a batch begins, which no CRC covers: into the next one, into the one before, out of the segment.
+    for (position, bits) in [(70, 1), (7, 1), (second + 7, 2), (second + 7, 8)] {
+        let mut damaged = bytes.clone();
+        damaged[position] ^= bits;
+        fs::write(&file, &damaged).expect("written");
+        let pass = begin(&log, None, 1000, NOW);
+        let error = run(&mut log, pass, NOW).expect_err("damaged");
+        assert!(matches!(error, CleaningError::Storage(StorageError::Corrupt { .. })), "{error}");
+    }
 }
 
 #[test]

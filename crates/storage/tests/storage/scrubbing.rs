@@ -1,12 +1,20 @@
+use std::path::Path;
+
+use bytes::Bytes;
 use vltava_host::fs;
-use vltava_storage::{Log, StorageError};
+use vltava_protocol::batch::{BatchHeader, batches};
+use vltava_storage::{Log, ReadLimits, StorageError};
 use vltava_types::Offset;
 
-use crate::batch::{append, config, create, read_all, show_segments};
+use crate::batch::{append, batch, config, create, read_all, show_segments};
 
-fn flip_bit(path: &std::path::Path, position: usize) {
+fn flip_bit(path: &Path, position: usize) {
+    flip(path, position, 4);
+}
+
+fn flip(path: &Path, position: usize, bit: usize) {
     let mut bytes = fs::read(path).expect("the file");
-    bytes[position] ^= 0x10;
+    bytes[position] ^= 1 << bit;
     fs::write(path, bytes).expect("the file");
 }
 
@@ -113,5 +121,71 @@ fn a_damaged_index_costs_time_and_no_record() {
             assert!(expected.ends_with(&read_all(&log.reader(), Offset(offset))), "position {position}, {offset}");
         }
         flip_bit(&index, position);
+    }
+}
+
+/// Every bit of where a batch begins, which no CRC covers: nobody is served a batch under other offsets than its own.
+#[test]
+fn a_flipped_bit_of_a_base_offset_is_found_by_whoever_reads() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("orders-0");
+    let mut log = create(&path, config());
+    let mut sound = Vec::new();
+    // Gaps are what compaction leaves.
+    for gap in [0, 0, 0, 3, 0, 40, 40, 0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 0, 0, 17, 0] {
+        let batch = batch(log.log_end_offset().value() + gap, 3, 1);
+        log.append_as_follower(&batch).expect("appended");
+        sound.push(batch);
+    }
+    assert!(log.segments().len() > 2, "{}", show_segments(&log));
+    let bounds = |batch: &Bytes| {
+        let header = BatchHeader::parse(batch).expect("a header");
+        header.base_offset.value()..header.next_offset().value()
+    };
+    for segment in log.segments() {
+        let file = path.join(format!("{:020}.log", segment.base_offset.value()));
+        let places: Vec<usize> = batches(&fs::read(&file).expect("the file")).flatten().map(|b| b.position).collect();
+        for place in places {
+            let at = sound.iter().position(|batch| fs::read(&file).expect("the file")[place..].starts_with(batch));
+            let at = at.expect("one of these");
+            for bit in 0..64 {
+                let flipped = (bounds(&sound[at]).start as u64 ^ (1 << (63 - bit))) as i64;
+                let lowest = at.checked_sub(1).map_or(0, |before| bounds(&sound[before]).end);
+                let highest = sound.get(at + 1).map_or(log.log_end_offset().value(), |next| bounds(next).start);
+                if (lowest..=highest - 3).contains(&flipped) {
+                    // In a gap, and neighbours do not tell.
+                    continue;
+                }
+                let byte = place + bit / 8;
+                flip(&file, byte, 7 - bit % 8);
+                for from in [0, lowest, bounds(&sound[at]).start, highest.min(log.log_end_offset().value() - 1)] {
+                    for max_bytes in [1, 100_000] {
+                        check_reads(&log, from, max_bytes, &sound, at);
+                    }
+                }
+                flip(&file, byte, 7 - bit % 8);
+            }
+        }
+    }
+}
+
+/// Reads on until the end or damage: what comes is what was written, and never the batch that is damaged.
+fn check_reads(log: &Log, from: i64, max_bytes: usize, sound: &[Bytes], damaged: usize) {
+    let limits = ReadLimits { max_bytes, end_offset: Offset(i64::MAX), at_least_one_batch: true };
+    let mut from = Offset(from);
+    loop {
+        let read = match log.reader().read(from, limits) {
+            Ok(read) => read,
+            Err(StorageError::Corrupt { .. }) => return,
+            Err(error) => panic!("{error}"),
+        };
+        for batch in batches(&read).flatten() {
+            let written = sound.iter().position(|sound| **sound == *batch.bytes);
+            assert!(written.is_some_and(|written| written != damaged), "from {from}, {max_bytes} bytes: {batch:?}");
+            from = batch.header.next_offset();
+        }
+        if read.is_empty() {
+            return;
+        }
     }
 }

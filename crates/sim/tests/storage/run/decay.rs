@@ -2,6 +2,7 @@
 
 use vltava_host::fs;
 use vltava_protocol::batch::{HEADER_SIZE, batches};
+use vltava_sim::is_noticeable;
 use vltava_storage::{
     CleanerOptions, CleaningError, CleaningStep, Copied, OffsetMapLimits, StorageError, cleanable_range,
 };
@@ -37,8 +38,8 @@ impl Run {
         self.recreate(index)
     }
 
-    /// Of a batch that can be read and was flushed. Neither the offset of a batch nor its leader epoch is covered by its CRC,
-    /// in Kafka's format. Returns the file and its length.
+    /// Of a batch that can be read and was flushed; nothing tells of its leader epoch, which no CRC covers. Returns the file
+    /// and its length.
     fn decay_bit(&mut self, index: usize) -> Result<Option<(std::path::PathBuf, u64)>, StorageError> {
         let (driven, random) = (&mut self.logs[index], &mut self.random);
         let log = driven.log.as_ref().expect("a log");
@@ -55,9 +56,10 @@ impl Run {
         let position = found.expect("the batch is there").position as u64;
         // What leads readers from one batch to the next is a small part, and the worst.
         let length = [HEADER_SIZE, batch.bytes.len()][random.below(2) as usize] as u64;
-        let at = 8 + random.below(length - 12);
+        let at = random.below(length - 4);
         let at = position + if at < 12 { at } else { at + 4 };
-        if !self.disk.decay_bit(&path, at, random.below(8) as u8).expect("the file is there") {
+        let bit = random.below(8) as u8;
+        if !is_noticeable(&path, &bytes, at, bit) || !self.disk.decay_bit(&path, at, bit).expect("the file is there") {
             return Ok(None);
         }
         driven.decayed = Some((batch.base(), batch.end()));

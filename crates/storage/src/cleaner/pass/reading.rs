@@ -1,12 +1,14 @@
-//! Whole batches out of the segments, with their CRC checked.
+//! Whole batches out of the segments, checked.
 
 use bytes::Bytes;
 use vltava_host::fs::FileExt;
 use vltava_protocol::batch::{BatchError, BatchHeader, ControlKind, batches, records};
+use vltava_types::Offset;
 
 use super::{CleaningError, CleaningPass, MAX_UNCOMPRESSED_BYTES, PassLog};
 use crate::StorageError;
 use crate::error::AtPath;
+use crate::scan::ScannedBatch;
 use crate::segment::Segment;
 
 /// Where the next batch to read stands.
@@ -30,21 +32,30 @@ pub(super) struct ReadBatch {
 }
 
 impl Chunk {
-    /// The batches, with their CRC checked: damage is not to be written anew with a CRC that hides it (trap 26).
+    /// The batches, with their CRC and their order checked: damage is not to be written anew as if it were sound (trap 26).
     pub(super) fn batches(&self, log: &PassLog) -> Result<Vec<ReadBatch>, StorageError> {
-        batches(&self.bytes)
-            .map(|view| {
-                let checked = view.and_then(|view| view.verify_crc().map(|()| view));
-                let view = checked.map_err(|error| {
-                    let path = log.segments[self.start.segment].path();
-                    StorageError::corrupt(path, self.start.position, error.to_string())
-                })?;
-                let end = view.position + view.bytes.len();
-                let position = self.start.position + end as u64;
-                let bytes = self.bytes.slice(view.position..end);
-                Ok(ReadBatch { header: view.header, bytes, end: Cursor { position, ..self.start } })
-            })
-            .collect()
+        let segment = &log.segments[self.start.segment];
+        let corrupt = |reason: String| StorageError::corrupt(segment.path(), self.start.position, reason);
+        let end_offset = log.segments.get(self.start.segment + 1).map_or(Offset(i64::MAX), |next| next.base_offset);
+        let mut next_offset = segment.base_offset;
+        let mut found = Vec::new();
+        for view in batches(&self.bytes) {
+            let checked = view.and_then(|view| view.verify_crc().map(|()| view));
+            let view = checked.map_err(|error| corrupt(error.to_string()))?;
+            let batch = ScannedBatch { position: self.start.position + view.position as u64, header: view.header };
+            let is_last = view.position + view.bytes.len() == self.bytes.len();
+            if view.header.base_offset < next_offset
+                || end_offset < view.header.next_offset()
+                || is_last && !segment.is_in_place(&batch, segment.size())?
+            {
+                return Err(segment.order_error(&batch));
+            }
+            next_offset = view.header.next_offset();
+            let bytes = self.bytes.slice(view.position..view.position + view.bytes.len());
+            let end = Cursor { position: batch.end(), ..self.start };
+            found.push(ReadBatch { header: view.header, bytes, end });
+        }
+        Ok(found)
     }
 }
 
