@@ -98,6 +98,8 @@ struct State {
     /// `None` once the replica was given up: its disk failed, its log is corrupt, or the partition was deleted.
     log: Option<Log>,
     role: Role,
+    /// As a leader: the first epoch since this replica followed last. Nothing was cut off its log since.
+    leads_since: LeaderEpoch,
     config: Arc<PartitionConfig>,
     /// The log start as the checkpoint file has it.
     checkpointed_log_start: Offset,
@@ -167,6 +169,7 @@ impl Partition {
         let state = State {
             log: Some(log),
             role,
+            leads_since: LeaderEpoch::NONE,
             config,
             checkpointed_log_start: offsets.log_start_offset,
             waiters: BTreeMap::new(),

@@ -354,7 +354,8 @@ impl Partition {
             return ControlFlow::Break(Err(ErrorCode::KafkaStorageError));
         }
         let leader = match &state.role {
-            Role::Leader(leader) if leader.leader_epoch() == appended.leader_epoch => leader,
+            // Another epoch of the same leader, as after a reassignment, takes nothing back.
+            Role::Leader(leader) if state.leads_since <= appended.leader_epoch => leader,
             Role::Leader(_) | Role::Follower(_) => return ControlFlow::Break(Err(ErrorCode::NotLeaderOrFollower)),
         };
         if acks == Acks::Leader || mutation::is_off("trap-16") {

@@ -39,7 +39,10 @@ impl Partition {
                 actions
             }
             role => {
-                let offsets = role.offsets();
+                if matches!(role, Role::Follower(_)) {
+                    state.leads_since = leader_epoch;
+                }
+                let offsets = state.role.offsets();
                 let replication = state.config.replication;
                 let Some(log) = &mut state.log else { return };
                 // From here on records carry this epoch, and everything older ends here (trap 1). What earlier leaders

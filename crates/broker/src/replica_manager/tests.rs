@@ -376,6 +376,23 @@ async fn trap_06_followers_that_vanish_leave_the_isr_and_come_back() {
     cluster.until_equal(id, &["a", "b"]).await;
 }
 
+/// A reassignment that takes a replica away begins another epoch. A producer that is told NOT_LEADER_OR_FOLLOWER of one batch
+/// and success of the next may take the first for stored, as librdkafka does, without ever learning of its offset.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_on_leading_in_another_epoch_acknowledges_what_it_appended_before() {
+    let mut cluster = Cluster::start(2, &[]).await;
+    let id = partition_of(cluster.create_topic("t", &[&[1, 2]], &[]));
+    let leader = cluster.leader(id).await;
+    produce(&leader, &["a"]).await.expect("both are in sync");
+    cluster.kill(2).await;
+    let appended = append(&leader, Acks::All, &batch(&["b"])).expect("it leads");
+    let mut wait = std::pin::pin!(leader.wait_for_acks(Acks::All, &appended));
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut wait).await.is_err(), "2 does not have it");
+    cluster.reassign(id, &[1]);
+    assert_eq!(wait.await, Ok(()));
+    assert!(leader.leader_epoch() > Some(appended.leader_epoch));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_15_a_leader_that_is_cut_off_commits_nothing_and_yields() {
     let cluster = Cluster::start(3, &[]).await;

@@ -18,7 +18,7 @@ use vltava_host::task::JoinHandle;
 use vltava_host::{net, task};
 use vltava_metadata::controller::{
     self, ControllerConfig, ControllerRequest, ControllerResponse, CreateTopic, CreateTopics, ElectionType, Heartbeat,
-    RegisterBroker, TopicSelector,
+    Reassignment, RegisterBroker, TopicSelector,
 };
 use vltava_metadata::{ClusterImage, Endpoint, MetadataRecord, PartitionImage};
 use vltava_peer::server::{self, Acceptor, PlaneServer, Routes};
@@ -309,6 +309,14 @@ impl Cluster {
     pub(super) fn elect_preferred(&self, partition: TopicPartition) {
         let partitions = Some(vec![partition]);
         self.quorum.call(&ControllerRequest::ElectLeaders { election_type: ElectionType::Preferred, partitions });
+    }
+
+    pub(super) fn reassign(&self, partition: TopicPartition, replicas: &[i32]) {
+        let replicas = Some(replicas.iter().map(|id| BrokerId(*id)).collect());
+        let partitions = vec![Reassignment { partition, replicas }];
+        let allow_replication_factor_change = true;
+        self.quorum
+            .call(&ControllerRequest::AlterPartitionReassignments { partitions, allow_replication_factor_change });
     }
 
     pub(super) fn image_of(&self, id: TopicPartition) -> PartitionImage {
