@@ -12,6 +12,9 @@ use clap::Parser;
 use vltava_sim::long_run::{self, Plan, Report, Violation};
 use vltava_sim::show_events;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Minutes of whole clusters' lives, from seeds.
 #[derive(Parser)]
 struct Arguments {
