@@ -69,18 +69,16 @@ impl SegmentScrub {
         let file = self.segment.file().handle()?;
         // Only a hint; a cached page proves nothing about the disk, and one read for this is not worth keeping.
         let _ = fs::drop_from_cache(&file, start, bytes);
-        let mut scan = self.segment.scan(start, size, Scan::LONG);
+        let mut scan = self.segment.scan(start, size, Scan::LONG).in_order_from(self.next_offset);
         while self.position - start < bytes {
             let Some(batch) = scan.next()? else { break };
-            let header = &batch.header;
-            let corrupt = |reason: &str| StorageError::corrupt(self.segment.path(), batch.position, reason);
-            if header.base_offset < self.next_offset || header.next_offset() > self.end_offset {
-                return Err(corrupt("a batch is out of its place"));
+            if batch.header.next_offset() > self.end_offset {
+                return Err(self.segment.order_error(&batch));
             }
             if !scan.crc_is_valid(&batch)? {
                 return Err(self.segment.crc_error(&batch));
             }
-            self.next_offset = header.next_offset();
+            self.next_offset = batch.header.next_offset();
             self.position = batch.end();
         }
         let _ = fs::drop_from_cache(&file, start, self.position - start);

@@ -276,7 +276,7 @@ impl Segment {
     }
 
     pub fn order_error(&self, batch: &ScannedBatch) -> StorageError {
-        StorageError::corrupt(self.path(), batch.position, "the batch does not end where the next one begins")
+        StorageError::corrupt(self.path(), batch.position, "the batch does not lie between its neighbours")
     }
 
     /// The first batch that ends at `offset` or later, among those before the position `end`.

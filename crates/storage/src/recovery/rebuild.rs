@@ -29,7 +29,7 @@ impl Recovery<'_> {
         self.trust_epochs_below(end_offset);
         self.report.indexes_rebuilt += 1;
         let size = segment.size();
-        let mut scan = segment.scan(start, size, Scan::LONG);
+        let mut scan = segment.scan(start, size, Scan::LONG).in_order_from(end_offset);
         let mut valid_end = start;
         loop {
             let batch = match scan.next() {
@@ -39,8 +39,7 @@ impl Recovery<'_> {
                 Err(error) => return Err(error),
             };
             let header = &batch.header;
-            let is_in_order = header.base_offset >= end_offset
-                && (header.base_offset == end_offset || segment.is_in_place(&batch, size)?)
+            let is_in_order = (header.base_offset == end_offset || segment.is_in_place(&batch, size)?)
                 && header.last_offset().value() - segment.base_offset.value() <= i64::from(i32::MAX)
                 && batch.end() <= u64::from(u32::MAX);
             if !is_in_order || !scan.crc_is_valid(&batch)? {
