@@ -85,7 +85,7 @@ enum Task {
 }
 
 /// Minutes of a cluster's life under faults, workloads and administration.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub struct LongRuns {
     /// So many long runs, each from a seed of its own.
     #[arg(long)]
@@ -116,18 +116,8 @@ pub struct LongRuns {
 
 impl LongRuns {
     /// What every change has to survive, within ten minutes on two cores.
-    pub const fn of_each_change() -> Self {
-        let (seeds, minutes) = (Some(50), Some(3.0));
-        Self {
-            seeds,
-            first: None,
-            seed: None,
-            minutes,
-            trace: false,
-            shorten: None,
-            mutations: false,
-            optimized: false,
-        }
+    pub fn of_each_change() -> Self {
+        Self { seeds: Some(50), minutes: Some(3.0), ..Self::default() }
     }
 
     const fn are_asked_for(&self) -> bool {
