@@ -44,16 +44,20 @@ def produced(producer, seconds: float) -> None:
     wait_for("records", lambda: all(producer.produced_after(moment, partition) for partition in range(3)), timeout=60)
 
 
+def fill(cluster, disks) -> None:
+    for disk in disks.values():
+        disk.fill()
+    for broker in cluster.brokers:
+        wait_for(f"broker {broker.node_id} to say that it is full", lambda: FULL in broker.log_text())
+
+
 def test_disks_that_are_really_full_refuse_records_and_nothing_else(small_disks, report):
     cluster, disks = small_disks
     create_topic(cluster, TOPIC, partitions=3)
     create_topic(cluster, "unwanted", partitions=1)
     producer = RunningProducer(cluster.bootstrap, TOPIC, per_second=1_000).start()
     produced(producer, 1)
-    for disk in disks.values():
-        disk.fill()
-    for broker in cluster.brokers:
-        wait_for(f"broker {broker.node_id} to say that it is full", lambda: FULL in broker.log_text())
+    fill(cluster, disks)
     # What was appended before may still be acknowledged, when a follower without room has left the ISR.
     time.sleep(5)
     before = len(producer.acknowledged)
@@ -100,10 +104,7 @@ def test_retention_goes_on_while_disks_are_full_and_makes_the_room_that_records_
     cluster.wait_in_sync(*old)
     producer = RunningProducer(cluster.bootstrap, TOPIC, per_second=200).start()
     produced(producer, 1)
-    for disk in disks.values():
-        disk.fill()
-    for broker in cluster.brokers:
-        wait_for(f"broker {broker.node_id} to say that it is full", lambda: FULL in broker.log_text())
+    fill(cluster, disks)
 
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap, **EAGER})
 
